@@ -16,8 +16,9 @@ from openagents_json.job.manager import UNSET, JobManager, Unset
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from openagents_json.job._clock import Clock
     from openagents_json.job._queries import JobFilters, JobOrder
@@ -54,7 +55,7 @@ class OpenAgentsApp:
         self,
         job_store: JobStore | None = None,
         *,
-        retention_days: float | None | Unset = UNSET,
+        retention_days: float | Unset | None = UNSET,
         max_concurrent_jobs: int | None = None,
         critical_slots: int = 0,
         queues: Sequence[str] = ("default",),
@@ -117,9 +118,7 @@ class OpenAgentsApp:
     def handler(self, name: F) -> F: ...
 
     @overload
-    def handler(
-        self, name: str | None = None, *, retry_policy: RetryDelay | None = None
-    ) -> Callable[[F], F]: ...
+    def handler(self, name: str | None = None, *, retry_policy: RetryDelay | None = None) -> Callable[[F], F]: ...
 
     def handler(self, name: Any = None, *, retry_policy: RetryDelay | None = None) -> Any:
         """Register the decorated function as a handler; see `JobManager.handler`."""
@@ -134,9 +133,7 @@ class OpenAgentsApp:
         options.setdefault("auto_start", True)
         return await self.job_manager.create_job(name, **options)
 
-    async def create_job_batch(
-        self, specs: Sequence[BatchJob], *, auto_start: bool = True
-    ) -> tuple[str, list[Job]]:
+    async def create_job_batch(self, specs: Sequence[BatchJob], *, auto_start: bool = True) -> tuple[str, list[Job]]:
         """Store several jobs, all or none, and start them; see `JobManager.create_job_batch`."""
         return await self.job_manager.create_job_batch(specs, auto_start=auto_start)
 

@@ -91,7 +91,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Unclaim:
-    """Undo a claim before the attempt began, as if it had not been made. Without effect like `Release`."""
+    """Undo a claim before the attempt began, as if it had not been made, but for the job's place among its equals.
+
+    Without effect like `Release`.
+    """
 
     job_id: str
     lease: str
@@ -162,7 +165,7 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Declare a worker dead, for good, and put its jobs back. Answered with those jobs.
+    """Declare a worker dead, for good, known or not, and put its jobs back. Answered with those jobs.
 
     Repeated, it is answered with those not put back before.
     """
@@ -252,8 +255,9 @@ class Claimed:
     """What a claim got.
 
     Attributes:
-        jobs: the claimed jobs, in order.
-        next_due_in: seconds until the next job of the store becomes ready by time alone; None: no such job.
+        jobs: the claimed jobs, in order. Fewer than the limit: no more were free at that moment.
+        next_due_in: seconds until it is worth asking again although nothing was told by then, since a job becomes
+            ready by time alone (or was locked by somebody else just now); None: no such time.
         error: `WorkerDeadError` when the worker may not claim.
     """
 
@@ -277,12 +281,12 @@ class Wakeup:
     Attributes:
         ready: jobs may have become ready.
         due_in: seconds until the next job becomes ready by time alone, when that may have changed.
-        changed: ids of jobs whose status or holder changed.
+        changed: ids of jobs whose status or holder changed; None: any may have.
     """
 
     ready: bool = False
     due_in: float | None = None
-    changed: Collection[str] = ()
+    changed: Collection[str] | None = ()
 
 
 SORT_KEYS = ("created_at", "updated_at", "priority", "name")

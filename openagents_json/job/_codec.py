@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pydantic_core
@@ -46,7 +47,9 @@ def encode(value: object, field: str, *, limit: int) -> bytes:
         _refuse_unstorable(value, field, ())
         raise InvalidJobError(field, f"has no JSON form: {exc}") from None
     if len(data) > limit:
-        problem = f"takes {len(data):,} bytes as JSON, and the limit is {limit:,}; store it elsewhere and pass a reference"
+        problem = (
+            f"takes {len(data):,} bytes as JSON, and the limit is {limit:,}; store it elsewhere and pass a reference"
+        )
         raise InvalidJobError(field, problem)
     return data
 
@@ -118,7 +121,7 @@ def _parts(value: object) -> list[tuple[str, object]]:
     if isinstance(value, Mapping):
         keys = [("<key>", key) for key in value if isinstance(key, str)]
         return [*keys, *((f".{key}" if isinstance(key, str) else f"[{key!r}]", part) for key, part in value.items())]
-    if isinstance(value, list | tuple | Set):
+    if isinstance(value, list | tuple | AbstractSet):
         return [(f"[{index}]", part) for index, part in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]

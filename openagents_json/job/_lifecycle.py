@@ -124,9 +124,7 @@ def finish(job: JobRecord, change: Finish, now: datetime) -> JobRecord:
         return _over(ended, JobStatus.COMPLETED, now, result=change.result, progress=1.0)
     if change.retry_in is None:
         return _over(ended, JobStatus.FAILED, now)
-    return _let_go(
-        ended, now, retry_count=job.retry_count + 1, run_at=now + timedelta(seconds=change.retry_in)
-    )
+    return _let_go(ended, now, retry_count=job.retry_count + 1, run_at=now + timedelta(seconds=change.retry_in))
 
 
 def progress(job: JobRecord, change: Progress, now: datetime) -> JobRecord:

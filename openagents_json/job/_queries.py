@@ -110,7 +110,7 @@ def checked_text(value: object, field: str) -> str:
 
 
 def _statuses(value: object) -> frozenset[_Status]:
-    many = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
+    many: Iterable[Any] = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
     try:
         return frozenset(JobStatus(status) for status in many)
     except ValueError:

@@ -112,10 +112,12 @@ class Runner:
             if execution.cancelled:
                 self.lingering[record.job_id] = execution
 
-    def look_at_changed(self, job_ids: Iterable[str]) -> None:
-        """Read those of the jobs that run here, and follow what the store says."""
+    def look_at_changed(self, job_ids: Iterable[str] | None) -> None:
+        """Read those of the jobs (None: of all) that run here, and follow what the store says."""
         if self.running:
-            suspects = [job_id for job_id in job_ids if self._is_under_way(job_id)]
+            suspects = [
+                job_id for job_id in (tuple(self.running) if job_ids is None else job_ids) if self._is_under_way(job_id)
+            ]
             if suspects:
                 self._look_at(suspects)
 
@@ -217,26 +219,32 @@ class Runner:
         }
 
     def _change_for(self, execution: Execution, outcome: Outcome) -> Finish | Release | None:
-        job_id, lease, progress = execution.job_id, execution.lease, execution.progress
+        job_id, lease = execution.job_id, execution.lease
         match outcome:
             case Succeeded(result):
-                return Finish(job_id, lease, AttemptOutcome.COMPLETED, result=result, progress=progress)
+                return Finish(job_id, lease, AttemptOutcome.COMPLETED, result=result, progress=execution.progress)
             case Failed(error, exception):
-                retry_in = retry_delay(execution.record, execution.handler, exception, random.random())
-                return Finish(job_id, lease, AttemptOutcome.FAILED, error=error, retry_in=retry_in, progress=progress)
+                return self._failure(execution, AttemptOutcome.FAILED, error, exception)
             case TimedOut(error):
-                retry_in = retry_delay(execution.record, execution.handler, TimeoutError(error.message), random.random())
-                return Finish(job_id, lease, AttemptOutcome.TIMED_OUT, error=error, retry_in=retry_in, progress=progress)
+                return self._failure(execution, AttemptOutcome.TIMED_OUT, error, TimeoutError(error.message))
             case Released():
                 return Release(job_id, lease, "its manager was shut down")
             case Gone():
                 return None
 
+    def _failure(
+        self, execution: Execution, outcome: AttemptOutcome, error: JobError, exception: BaseException
+    ) -> Finish:
+        retry_in = retry_delay(execution.record, execution.handler, exception, random.random())
+        return Finish(
+            execution.job_id, execution.lease, outcome, error=error, retry_in=retry_in, progress=execution.progress
+        )
+
     async def _store_outcome(self, execution: Execution, change: Finish | Release) -> None:
         """Store an outcome, however long the store is away; tell of it when it is stored."""
         try:
             answer = await self._insist(lambda: self._writer.submit(change), tries=_TRIES_PER_OUTCOME)
-        except Exception as exc:  # noqa: BLE001 - the store's own code; the job must not hang because of it
+        except Exception as exc:
             logger.exception("the store does not take the outcome of job %s, which fails instead", change.job_id)
             error = JobError("StoreError", f"its outcome could not be stored: {exc}")
             change = Finish(change.job_id, change.lease, AttemptOutcome.FAILED, error=error)
@@ -269,7 +277,7 @@ class Runner:
         while True:
             try:
                 return await call()
-            except Exception as exc:  # noqa: BLE001 - the store's own code; an owner must not die of it
+            except Exception as exc:
                 failures += 1
                 errors += not isinstance(exc, StoreUnavailableError)
                 if self._giving_up.is_set():

@@ -63,11 +63,12 @@ class Watch:
                 if not waiter.done():
                     waiter.set_result(record)
 
-    def look_at(self, job_ids: Iterable[str]) -> None:
-        """Read those of the jobs that somebody waits for."""
+    def look_at(self, job_ids: Iterable[str] | None) -> None:
+        """Read those of the jobs (None: of all) that somebody waits for."""
         if not self._waiters:
             return
-        self._suspects.update(job_id for job_id in job_ids if job_id in self._waiters)
+        awaited = self._waiters if job_ids is None else (job_id for job_id in job_ids if job_id in self._waiters)
+        self._suspects.update(awaited)
         if self._suspects:
             self._changed.set()
             if self._reader is None or self._reader.done():

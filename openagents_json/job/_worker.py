@@ -63,7 +63,7 @@ def is_gone(worker: Worker, me: Worker) -> bool:
     if not (me.boot_id and me.pid_namespace) or (worker.host, worker.boot_id, worker.pid_namespace) != here:
         return False
     started = _process_start(worker.pid)
-    return started is None or (worker.pid_started != "" and started != worker.pid_started)
+    return started is None or worker.pid_started not in {"", started}
 
 
 class Heartbeat:
@@ -123,7 +123,7 @@ class Heartbeat:
 def _process_start(pid: int) -> str | None:
     """Read when a process started, in the system's own ticks; None when there is none, or only a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return None
     # the command's name, in parentheses, may hold spaces: what follows the last parenthesis is state, ppid, ...
@@ -133,13 +133,13 @@ def _process_start(pid: int) -> str | None:
 
 def _pid_namespace() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

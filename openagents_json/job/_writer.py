@@ -103,7 +103,9 @@ class Writer:
             self._wanted.clear()
             while self._pending or not self._closed:
                 batch = self._take()
-                claim = self._claims and self._claims.plan_claim([pending.change for pending in batch])
+                claim = None
+                if self._claims is not None:
+                    claim = self._claims.plan_claim([pending.change for pending in batch])
                 if not batch and claim is None:
                     break
                 await self._write(batch, claim)

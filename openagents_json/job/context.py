@@ -69,9 +69,7 @@ class JobContext:
         self.job_id = job_id
         self.attempt = attempt
         self.dependency_results = dependency_results
-        self.logger: logging.LoggerAdapter[logging.Logger] = _JobLogger(
-            _logger, {"job_id": job_id, "attempt": attempt}
-        )
+        self.logger: logging.LoggerAdapter[logging.Logger] = _JobLogger(_logger, {"job_id": job_id, "attempt": attempt})
 
     @override
     def __repr__(self) -> str:
@@ -127,7 +125,7 @@ class JobContext:
         """
         return await self._jobs.run_job(name, **options)
 
-    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - seconds, as in asyncio.wait_for
+    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
         """Wait until another job is over; see `JobManager.wait_for_job`. The slot of this job is lent meanwhile."""
         return await self._jobs.wait_for_job(job_id, timeout)
 
@@ -141,10 +139,11 @@ current_context: ContextVar[JobContext | None] = ContextVar("openagents_json_job
 
 
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):
+    def __init__(self, logger: logging.Logger, facts: Mapping[str, object]) -> None:
+        super().__init__(logger, facts)
+        self._facts = facts
+
     @override
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        extra = dict(self.extra or {})
-        kwargs["extra"] = {**extra, **(kwargs.get("extra") or {})}
-        return f"job {extra['job_id']}: {msg}", kwargs
-
-
+        kwargs["extra"] = {**self._facts, **kwargs.get("extra", {})}
+        return f"job {self._facts['job_id']}: {msg}", kwargs

@@ -126,7 +126,9 @@ class HandlerRegistry:
             raise InvalidHandlerError(f"{function!r} has no name to register it under; pass one")
         present = self._handlers.get(name)
         if present is not None and not _is_redefinition(present.function, function):
-            raise InvalidHandlerError(f"handler {name!r} is registered already, as {present.function!r}; choose another name")
+            raise InvalidHandlerError(
+                f"handler {name!r} is registered already, as {present.function!r}; choose another name"
+            )
         handler = make_handler(name, function, retry_delay=retry_delay, namespace=namespace)
         self._handlers[name] = handler
         return handler
@@ -179,14 +181,14 @@ def make_handler(
         is_async=_is_async(function),
         takes_payload=payload is not None,
         context_parameter=context,
-        payload_type=payload and _validator(name, function, payload, namespace),
+        payload_type=None if payload is None else _validator(name, function, payload, namespace),
         retry_delay=retry_delay,
     )
 
 
 def callers_namespace(depth: int) -> Mapping[str, Any]:
     """Give the local names of the function `depth` calls up: annotations of nested handlers may use them."""
-    return sys._getframe(depth + 1).f_locals  # noqa: SLF001 - the way pydantic resolves such annotations too
+    return sys._getframe(depth + 1).f_locals
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

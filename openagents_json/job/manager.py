@@ -41,12 +41,13 @@ from openagents_json.job.model import Job, JobStatus
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from openagents_json.job._changes import Change, Query
-    from openagents_json.job._record import JobRecord
     from openagents_json.job._queries import JobFilters, JobOrder
+    from openagents_json.job._record import JobRecord
     from openagents_json.job.model import BatchJob, JobOptions
     from openagents_json.job.storage.base import JobStore
 
@@ -96,7 +97,7 @@ class JobManager:
         self,
         job_store: JobStore | None = None,
         *,
-        retention_days: float | None | Unset = UNSET,
+        retention_days: float | Unset | None = UNSET,
         max_concurrent_jobs: int | None = None,
         critical_slots: int = 0,
         queues: Sequence[str] = ("default",),
@@ -228,9 +229,7 @@ class JobManager:
     def handler(self, name: F) -> F: ...
 
     @overload
-    def handler(
-        self, name: str | None = None, *, retry_policy: RetryDelay | None = None
-    ) -> Callable[[F], F]: ...
+    def handler(self, name: str | None = None, *, retry_policy: RetryDelay | None = None) -> Callable[[F], F]: ...
 
     def handler(self, name: Any = None, *, retry_policy: RetryDelay | None = None) -> Any:
         """Register the decorated function as a handler: ``@manager.handler("send mail")``.
@@ -299,9 +298,7 @@ class JobManager:
         """
         return await self._create(name, options, auto_start=False)
 
-    async def create_job_batch(
-        self, specs: Sequence[BatchJob], *, auto_start: bool = False
-    ) -> tuple[str, list[Job]]:
+    async def create_job_batch(self, specs: Sequence[BatchJob], *, auto_start: bool = False) -> tuple[str, list[Job]]:
         """Store several jobs, all or none.
 
         Args:

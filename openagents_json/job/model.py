@@ -52,7 +52,7 @@ class JobPriority(IntEnum):
             member = cls.__members__.get(value.upper())
             if member is not None:
                 return member
-        elif isinstance(value, int) and not isinstance(value, bool) and value in cls:
+        elif isinstance(value, int) and not isinstance(value, bool) and cls.LOW <= value <= cls.CRITICAL:
             return cls(value)
         names = ", ".join(repr(name.lower()) for name in cls.__members__)
         raise InvalidJobError("priority", f"must be a JobPriority or one of {names}, not {value!r}")
@@ -328,7 +328,9 @@ _TIME_FIELDS = ("run_at", "created_at", "updated_at", "started_at", "completed_a
 
 
 def _error_to_dict(error: JobError | None) -> dict[str, str] | None:
-    return error and {"type": error.type, "message": error.message, "traceback": error.traceback}
+    if error is None:
+        return None
+    return {"type": error.type, "message": error.message, "traceback": error.traceback}
 
 
 def _attempt_from_dict(data: dict[str, Any]) -> Attempt:

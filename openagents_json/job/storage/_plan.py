@@ -16,6 +16,7 @@ from openagents_json.errors import (
     InvalidTransitionError,
     JobInUseError,
     JobNotFoundError,
+    LeaseLostError,
     OpenAgentsError,
     UnknownDependencyError,
 )
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     from openagents_json.job._record import JobRecord
     from openagents_json.job.model import DependencyFailurePolicy
+
+_NOTHING_HELD = Applied((), changed=False)
 
 
 class Source(Protocol):
@@ -99,19 +102,19 @@ class Plan:
         """Plan the job to be like this."""
         self.after[job.job_id] = job
 
-    def _decide(self, change: Change) -> Answer:
+    def _decide(self, change: Change) -> Answer:  # noqa: C901, PLR0911, PLR0912 - one short case for each change
         now = self.now
         match change:
-            case Finish(job_id):
-                job = self._require(job_id)
+            case Finish(job_id, lease):
+                job = self._require_leased(job_id, lease)
                 return self._change(job, _lifecycle.finish(job, change, now), own=False)
             case Add():
                 return self._add(change)
             case Start(job_id):
                 job = self._require(job_id)
                 return self._change(job, _lifecycle.start(job, now))
-            case Progress(job_id):
-                job = self._require(job_id)
+            case Progress(job_id, lease):
+                job = self._require_leased(job_id, lease)
                 return self._change(job, _lifecycle.progress(job, change, now), own=False)
             case Pause(job_id):
                 job = self._require(job_id)
@@ -125,11 +128,13 @@ class Plan:
             case Rerun(job_id):
                 return self._rerun(self._require(job_id))
             case Release(job_id, lease, why):
-                job = self._require(job_id)
-                return self._change(job, _lifecycle.release(job, lease, why, now), own=False)
+                if (held := self.get(job_id)) is None:
+                    return _NOTHING_HELD
+                return self._change(held, _lifecycle.release(held, lease, why, now), own=False)
             case Unclaim(job_id, lease):
-                job = self._require(job_id)
-                return self._change(job, _lifecycle.unclaim(job, lease, now), own=False)
+                if (held := self.get(job_id)) is None:
+                    return _NOTHING_HELD
+                return self._change(held, _lifecycle.unclaim(held, lease, now), own=False)
             case AddDependency(job_id, depends_on_id):
                 return self._add_dependency(self._require(job_id), depends_on_id)
             case RemoveDependency(job_id, depends_on_id):
@@ -147,6 +152,12 @@ class Plan:
             raise JobNotFoundError(job_id)
         return job
 
+    def _require_leased(self, job_id: str, lease: str) -> JobRecord:
+        job = self.get(job_id)
+        if job is None:
+            raise LeaseLostError(job_id, lease)
+        return job
+
     def _change(self, before: JobRecord, after: JobRecord, *, own: bool = True) -> Applied:
         """Plan one job's change and what it means for its dependents; `own`: the answer shows the job itself."""
         cascaded: list[JobRecord] = []
@@ -158,22 +169,13 @@ class Plan:
 
     def _add(self, change: Add) -> Answer:
         known = [job for job in (self.get(new.spec.job_id) for new in change.jobs) if job is not None]
-        request_id = change.jobs[0].spec.request_id
         for job in known:
-            if job.spec.request_id != request_id:
+            if job.spec.request_id != change.jobs[0].spec.request_id:
                 raise DuplicateJobError(job.job_id)
-        if known:
+        if known or not change.jobs:
             return Applied(tuple(known), changed=False)
         ids = {new.spec.job_id for new in change.jobs}
-        inner = False
-        for new in change.jobs:
-            for dependency in new.dependencies:
-                if dependency in ids:
-                    inner = True
-                elif self.get(dependency) is None:
-                    raise UnknownDependencyError(new.spec.job_id, dependency)
-        if inner:
-            _graph.refuse_cycle({new.spec.job_id: new.dependencies for new in change.jobs})
+        self._refuse_impossible(change, ids)
         for new in change.jobs:
             policy = new.spec.on_dependency_failure
             unmet = sum(name in ids or not self._is_met(name, policy) for name in new.dependencies)
@@ -184,6 +186,20 @@ class Plan:
             if new.dependencies:
                 self._cancel_if_broken(self._require(new.spec.job_id))
         return Applied(tuple(self._require(new.spec.job_id) for new in change.jobs))
+
+    def _refuse_impossible(self, change: Add, ids: set[str]) -> None:
+        """Refuse new jobs that share an id, depend on what does not exist, or on each other in a circle."""
+        if len(ids) < len(change.jobs):
+            names = [new.spec.job_id for new in change.jobs]
+            raise DuplicateJobError(next(name for name in names if names.count(name) > 1))
+        inner = False
+        for new in change.jobs:
+            for dependency in new.dependencies:
+                inner = inner or dependency in ids
+                if dependency not in ids and self.get(dependency) is None:
+                    raise UnknownDependencyError(new.spec.job_id, dependency)
+        if inner:
+            _graph.refuse_cycle({new.spec.job_id: new.dependencies for new in change.jobs})
 
     def _is_met(self, dependency: str, policy: DependencyFailurePolicy) -> bool:
         job = self.get(dependency)
@@ -278,18 +294,21 @@ class Plan:
 
     def _recover(self, worker_id: str, why: str) -> Applied:
         self.dead.add(worker_id)
-        recovered, cascaded = [], []
+        recovered: list[str] = []
+        cascaded: list[str] = []
         for job_id in tuple(self._source.held_by(worker_id)):
             job = self.get(job_id)
             if job is not None and job.lease is not None and job.worker_id == worker_id:
                 after = _lifecycle.recover(job, why, self.now)
-                cascaded += self._change(job, after, own=False).jobs
-                recovered.append(after)
-        return Applied((*recovered, *cascaded), changed=bool(recovered))
+                recovered.append(job_id)
+                cascaded += (told.job_id for told in self._change(job, after, own=False).jobs)
+        # A job put back may be cancelled next, by one that failed with it: each is shown once, as it is in the end.
+        names = dict.fromkeys([*recovered, *cascaded])
+        return Applied(tuple(self._require(name) for name in names), changed=bool(recovered))
 
     def _dependents_of(self, job_id: str) -> Iterable[JobRecord]:
         names = [*self._source.dependents_of(job_id), *self._new_dependents.get(job_id, ())]
-        for name in names:
+        for name in dict.fromkeys(names):  # an edge may have gone and come back
             job = self.get(name)
             if job is not None and job_id in job.dependencies:
                 yield job
@@ -332,7 +351,7 @@ class Plan:
         broken = self._broken_dependency(job)
         if broken is not None:
             error = _graph.failure_of(broken, broken)
-            return job._replace(error=error, cancelled_by=broken.job_id, version=job.version + 1)
+            return job._replace(updated_at=self.now, version=job.version + 1, error=error, cancelled_by=broken.job_id)
         if any(self.get(name) is None for name in job.dependencies):
             return job
         return _lifecycle.revive(job, self._unmet(job), self.now, queued=job.queued)

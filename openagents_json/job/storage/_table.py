@@ -188,8 +188,7 @@ class Table:
     def workers(self, moment: float) -> list[WorkerState]:
         """List the workers that live, as far as is known."""
         return [
-            WorkerState(entry.worker, entry.beats, max(0.0, moment - entry.beat_at))
-            for entry in self._workers.values()
+            WorkerState(entry.worker, entry.beats, max(0.0, moment - entry.beat_at)) for entry in self._workers.values()
         ]
 
     def _index(self, before: JobRecord | None, after: JobRecord | None) -> None:

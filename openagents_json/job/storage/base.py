@@ -44,8 +44,9 @@ class JobStore(ABC):
     Subclasses implement `_open` and `_close`, the abstract methods, and call `_wake` after each change took effect.
 
     Rules:
-        * `apply` is the only way to change jobs. All changes of one call, the claim included, are one transaction;
-          they see each other's effects in order. A change that is refused leaves the others standing.
+        * `apply` is the only way to change jobs. All changes of one call, the claim included, are one transaction.
+          They take effect one after the other, the claim last. `Add`s keep their order, and so do changes that name
+          the same job; the order of others is the store's own. A change that is refused leaves the others standing.
         * The lease. `Finish` and `Progress` take effect only where the job is held under the lease they name, else
           `LeaseLostError` is the answer, except to a `Finish` repeated after it was accepted.
         * A worker declared dead (`Recover`) holds nothing from that moment on; its claims are refused, its beats
@@ -101,7 +102,7 @@ class JobStore(ABC):
         """Make all the changes, then serve the claim, in one transaction.
 
         Args:
-            changes: in this order; may be empty.
+            changes: what to do; may be empty.
             claim: what to hand out once they are made.
 
         Returns:
