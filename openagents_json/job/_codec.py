@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -18,6 +19,9 @@ from openagents_json.errors import InvalidJobError
 
 #: The JSON reader gives up at 200 levels; a value nested deeper could be stored and never read.
 _MAX_DEPTH = 200
+#: Nor does it read longer integers than Python does by default.
+_MAX_DIGITS = 4300
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (_MAX_DIGITS + 1))
 _SUSPICIOUS = (b"NaN", b"Infinity", b"\\u0000")
 
 
@@ -38,8 +42,9 @@ def encode(value: object, field: str, *, limit: int) -> bytes:
     try:
         data = pydantic_core.to_json(value, inf_nan_mode="constants")
         if any(word in data for word in _SUSPICIOUS):
-            _refuse_unstorable(value, field, ())
-        if data.count(b"[") + data.count(b"{") >= _MAX_DEPTH:
+            # As it will be read: the value itself may hide them (bytes, a deque), or be used up (a generator).
+            _refuse_unstorable(pydantic_core.from_json(data), field, ())
+        if data.count(b"[") + data.count(b"{") >= _MAX_DEPTH or _has_long_number(data):
             pydantic_core.from_json(data)
     except (ValueError, TypeError, RecursionError) as exc:
         if isinstance(exc, InvalidJobError):
@@ -95,21 +100,29 @@ def _text_problem(value: str) -> str:
     return ""
 
 
+def _has_long_number(data: bytes) -> bool:
+    # So long a run of digits covers one of every `_MAX_DIGITS` bytes: most data need not be searched.
+    return any(48 <= byte <= 57 for byte in data[::_MAX_DIGITS]) and _LONG_NUMBER.search(data) is not None
+
+
 def _refuse_unstorable(value: object, path: str, above: tuple[int, ...]) -> None:
     """Walk a value that could not be encoded, and refuse the first place that is to blame."""
     if id(value) in above:
         raise InvalidJobError(path, "contains itself; JSON has no references")
-    if len(above) >= _MAX_DEPTH:
-        raise InvalidJobError(path, f"is nested more than {_MAX_DEPTH} levels deep; flatten it")
     if isinstance(value, str):
         problem = _text_problem(value)
         if problem:
             raise InvalidJobError(path, problem)
+    elif isinstance(value, int):
+        if abs(value) >= 10**_MAX_DIGITS:
+            raise InvalidJobError(path, f"has more than {_MAX_DIGITS} digits; pass it as a string")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidJobError(path, f"is {value!r}, which JSON cannot express; use None or a string")
     else:
         parts = _parts(value)
+        if parts and len(above) >= _MAX_DEPTH:
+            raise InvalidJobError(path, f"is nested more than {_MAX_DEPTH} levels deep; flatten it")
         for step, part in parts:
             _refuse_unstorable(part, f"{path}{step}", (*above, id(value)))
         if not parts:

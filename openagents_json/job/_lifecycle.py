@@ -180,17 +180,17 @@ def rerun(job: JobRecord, unmet: int, now: datetime) -> JobRecord:
     if not job.status.finished:
         remedy = "start_job() queues it" if job.status is _PENDING else "cancel_job() it first"
         raise _refusal(job, "retry", remedy)
-    return revive(job, unmet, now, queued=True)
+    return revive(job, unmet, now, queued=True, run_at=None)
 
 
-def revive(job: JobRecord, unmet: int, now: datetime, *, queued: bool) -> JobRecord:
+def revive(job: JobRecord, unmet: int, now: datetime, *, queued: bool, run_at: datetime | None) -> JobRecord:
     """Bring a finished job back to pending, as new but for its history."""
     return _waiting(
         job,
         now,
         queued=queued,
         unmet=unmet,
-        run_at=None,
+        run_at=run_at,
         completed_at=None,
         retry_count=0,
         recoveries=0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from openagents_json.errors import InvalidJobError
 from openagents_json.job import _codec
 from openagents_json.job._changes import SORT_KEYS, Query
-from openagents_json.job._submission import check_id, check_time
+from openagents_json.job._checks import check_choice, check_id, check_time, refuse_unknown
 from openagents_json.job.model import Job, JobPriority, JobStatus
 
 if TYPE_CHECKING:
@@ -71,14 +70,9 @@ def query(selection: Mapping[str, Any]) -> Query:
         InvalidJobError: one is wrong.
         TypeError: there is no such argument.
     """
-    for key in selection:
-        if key not in _KNOWN:
-            close = difflib.get_close_matches(key, _KNOWN, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(sorted(_KNOWN))}"
-            msg = f"list_jobs() has no option {key!r}{hint}"
-            raise TypeError(msg)
+    refuse_unknown(selection, _KNOWN, "a selection of jobs")
     given = {key: value for key, value in selection.items() if value is not None}
-    sort_by = _one_of("sort_by", given.get("sort_by", "created_at"), SORT_KEYS)
+    sort_by = check_choice(given.get("sort_by", "created_at"), "sort_by", SORT_KEYS)
     after = given.get("after")
     if after is not None and not isinstance(after, Job):
         raise InvalidJobError("after", f"must be the last Job of the previous page, not {type(after).__name__}")
@@ -92,7 +86,7 @@ def query(selection: Mapping[str, Any]) -> Query:
         created_after=_time(given, "created_after"),
         created_before=_time(given, "created_before"),
         sort_by=sort_by,
-        descending=_one_of("sort_order", given.get("sort_order", "desc"), ("asc", "desc")) == "desc",
+        descending=check_choice(given.get("sort_order", "desc"), "sort_order", ("asc", "desc")) == "desc",
         limit=_whole(given, "limit", None),
         offset=_whole(given, "offset", 0) or 0,
         after=None if after is None else (after[sort_by], after.job_id),
@@ -128,12 +122,6 @@ def _time(given: Mapping[str, Any], field: str) -> datetime | None:
         return None
     moment = check_time(given[field], field)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _one_of(field: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise InvalidJobError(field, f"must be one of {', '.join(map(repr, allowed))}, not {value!r}")
-    return str(value)
 
 
 def _whole(given: Mapping[str, Any], field: str, default: int | None) -> int | None:

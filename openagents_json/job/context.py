@@ -113,7 +113,7 @@ class JobContext:
         Raises:
             ValueError: the fraction is not a number from 0 to 1.
         """
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+        if not _is_fraction(fraction):
             msg = f"fraction must be a number from 0 to 1, not {fraction!r}"
             raise ValueError(msg)
         self._view.set_progress(float(fraction), str(message))
@@ -136,6 +136,10 @@ class JobContext:
 
 current_context: ContextVar[JobContext | None] = ContextVar("openagents_json_job_context", default=None)
 """The context of the handler that is running here."""
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):

@@ -208,8 +208,9 @@ class EventBus:
         if not self._subscribers and not self._streams:
             return
         event = JobEvent(type_, record.job_id, at, record)
-        for stream in tuple(self._streams):
-            stream.offer(event)
+        if self._streams:
+            for stream in tuple(self._streams):
+                stream.offer(event)
         for subscriber in tuple(self._subscribers):
             if not subscriber.offer(event):
                 self._subscribers.remove(subscriber)

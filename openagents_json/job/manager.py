@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -31,9 +31,10 @@ from openagents_json.job._changes import (
     Resume,
     Start,
 )
+from openagents_json.job._checks import check_count, check_flag, check_id, check_list, check_number
 from openagents_json.job._clock import Clock, SystemClock
 from openagents_json.job._runtime import Runtime, RuntimeConfig
-from openagents_json.job._submission import Defaults, Submission, check_count, check_id, check_number
+from openagents_json.job._submission import Defaults, Submission
 from openagents_json.job.context import JobContext, current_context
 from openagents_json.job.events import EventBus, EventType, event_of
 from openagents_json.job.handlers import Handler, HandlerRegistry, RetryDelay, callers_namespace
@@ -128,7 +129,7 @@ class JobManager:
                 max_concurrent_jobs=self.max_concurrent_jobs,
                 critical_slots=check_count(critical_slots, "critical_slots"),
                 queues=_checked_queues(queues),
-                run_jobs=run_jobs,
+                run_jobs=check_flag(run_jobs, "run_jobs"),
                 retention_days=self.retention_days,
                 silence_limit=60
                 * check_number(
@@ -679,9 +680,7 @@ def _configuration_errors() -> Any:
 
 
 def _checked_queues(queues: object) -> tuple[str, ...]:
-    if isinstance(queues, str) or not isinstance(queues, Iterable):
-        raise InvalidJobError("queues", f"must be a list of names, not {queues!r}")
-    checked = tuple(dict.fromkeys(check_id(queue, "queues") for queue in queues))
+    checked = tuple(dict.fromkeys(check_id(queue, "queues") for queue in check_list(queues, "queues", "names")))
     if not checked:
         raise InvalidJobError("queues", "is empty; name at least one, or pass run_jobs=False")
     return checked

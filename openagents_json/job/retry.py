@@ -60,9 +60,9 @@ class RetryPolicy:
             chance: a random number in [0, 1) that places the delay within its jitter; 0 gives the longest.
         """
         try:
-            grown = self.delay * self.factor ** (retry - 1)
+            grown = self.delay * float(self.factor) ** (retry - 1)
         except OverflowError:
-            grown = self.max_delay
+            grown = self.max_delay if self.delay else 0.0
         return min(self.max_delay, grown) * (1 - self.jitter * chance)
 
 

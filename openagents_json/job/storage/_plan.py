@@ -198,8 +198,16 @@ class Plan:
                 inner = inner or dependency in ids
                 if dependency not in ids and self.get(dependency) is None:
                     raise UnknownDependencyError(new.spec.job_id, dependency)
+        edges = {new.spec.job_id: new.dependencies for new in change.jobs}
         if inner:
-            _graph.refuse_cycle({new.spec.job_id: new.dependencies for new in change.jobs})
+            _graph.refuse_cycle(edges)
+        for name, dependencies in edges.items():
+            # Jobs that outlived a deleted one still name it, and so depend on a new one of its id.
+            if dependencies and any(self._dependents_of(name)):
+                for dependency in dependencies:
+                    _graph.refuse_closing_edge(
+                        name, dependency, lambda other: edges.get(other) or self._dependencies_of(other)
+                    )
 
     def _is_met(self, dependency: str, policy: DependencyFailurePolicy) -> bool:
         job = self.get(dependency)
@@ -284,27 +292,33 @@ class Plan:
 
     def _purge(self, age: float, limit: int) -> Applied:
         purged: list[JobRecord] = []
-        for job in self._source.finished_before(self.now - timedelta(seconds=age)):
+        moment = self.now - timedelta(seconds=age)
+        for stored in self._source.finished_before(moment):
             if len(purged) == limit:
                 break
-            if self.get(job.job_id) is job and self._unfinished_dependent(job.job_id) is None:
+            job = self.get(stored.job_id)
+            if job is None or job.completed_at is None or job.completed_at >= moment:
+                continue
+            if self._unfinished_dependent(job.job_id) is None:
                 self.after[job.job_id] = None
                 purged.append(job)
         return Applied(tuple(purged), changed=bool(purged))
 
     def _recover(self, worker_id: str, why: str) -> Applied:
         self.dead.add(worker_id)
-        recovered: list[str] = []
-        cascaded: list[str] = []
-        for job_id in tuple(self._source.held_by(worker_id)):
-            job = self.get(job_id)
-            if job is not None and job.lease is not None and job.worker_id == worker_id:
-                after = _lifecycle.recover(job, why, self.now)
-                recovered.append(job_id)
-                cascaded += (told.job_id for told in self._change(job, after, own=False).jobs)
+        held = [
+            job
+            for name in self._source.held_by(worker_id)
+            if (job := self.get(name)) is not None and job.lease is not None and job.worker_id == worker_id
+        ]
+        # All are taken from it before any dependent hears of it: what becomes of each depends on no order.
+        recovered = [_lifecycle.recover(job, why, self.now) for job in held]
+        for job in recovered:
+            self.put(job)
+        told = [told for pair in zip(held, recovered, strict=True) for told in self._tell_dependents(*pair)]
         # A job put back may be cancelled next, by one that failed with it: each is shown once, as it is in the end.
-        names = dict.fromkeys([*recovered, *cascaded])
-        return Applied(tuple(self._require(name) for name in names), changed=bool(recovered))
+        names = dict.fromkeys(job.job_id for job in (*recovered, *told))
+        return Applied(tuple(self._require(name) for name in names), changed=bool(held))
 
     def _dependents_of(self, job_id: str) -> Iterable[JobRecord]:
         names = [*self._source.dependents_of(job_id), *self._new_dependents.get(job_id, ())]
@@ -354,4 +368,4 @@ class Plan:
             return job._replace(updated_at=self.now, version=job.version + 1, error=error, cancelled_by=broken.job_id)
         if any(self.get(name) is None for name in job.dependencies):
             return job
-        return _lifecycle.revive(job, self._unmet(job), self.now, queued=job.queued)
+        return _lifecycle.revive(job, self._unmet(job), self.now, queued=job.queued, run_at=job.run_at)

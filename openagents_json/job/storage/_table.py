@@ -43,13 +43,12 @@ _Ready = tuple[int, "datetime", int, str]
 
 
 class TablePlan(Plan):
-    """A plan on a table: the result it will be answered with, and what an abort has to undo."""
+    """A plan on a table, with the result it will be answered with."""
 
     result: Result
 
     def __init__(self, table: Table, now: datetime) -> None:
         super().__init__(table, now)
-        self.taken: list[tuple[str, _Ready]] = []
         self._hint = table.hint
 
     @override
@@ -118,9 +117,11 @@ class Table:
         return Wakeup(ready, self._next_due_in(plan.now, self.jobs.get) if due else None, changed)
 
     def abort(self, plan: TablePlan) -> None:
-        """Drop a plan: what its claim took from the heaps goes back."""
-        for queue, entry in plan.taken:
-            heapq.heappush(self._ready.setdefault(queue, []), entry)
+        """Drop a plan. Hints about the jobs it was to change may have been used up for it: they are given anew."""
+        for job_id in plan.after:
+            job = self.jobs.get(job_id)
+            if job is not None:
+                self.hint(job, plan.now)
 
     def get(self, job_id: str) -> JobRecord | None:
         """Read a job."""
@@ -256,14 +257,13 @@ class Table:
         while heap and taken is None and -heap[0][0] >= claim.min_priority:
             entry = heapq.heappop(heap)
             job = plan.get(entry[3])
-            if job is None or job.ready_at != entry[1]:
+            if job is None or (-job.spec.priority, job.ready_at) != entry[:2] or job.spec.queue != queue:
                 continue
             if job.job_id in claim.exclude_jobs:
                 passed.append(entry)
             elif job.spec.handler_name in claim.exclude_handlers:
                 self._parked.setdefault((queue, job.spec.handler_name), []).append(entry)
             else:
-                plan.taken.append((queue, entry))
                 taken = job
         for entry in passed:
             heapq.heappush(self._ready[queue], entry)
