@@ -128,14 +128,14 @@ class Execution:
         self._deadline = _Deadline(record.spec.timeout, environment.clock, self._timed_out)
         self._reason: StopReason | None = None
         self._attempt: asyncio.Task[Any] | None = None
-        self._signal = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
         self._paused = False
         self._lending = 0
         self._ticket: Ticket | None = None
-        self._slot_back = asyncio.Event()
+        self._slot_news: asyncio.Event | None = None
         self._progress_timer: Timer | None = None
         self._progress_sent: tuple[float, str] | None = None
-        self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
 
     @property
@@ -161,7 +161,7 @@ class Execution:
         """Ask the attempt to end; the first reason counts."""
         if self._reason is None:
             self._reason = reason
-            self._signal.set()
+            self._end()
 
     def follow(self, record: JobRecord) -> None:
         """Conform to what the store says about the job; what is older than what is known is ignored."""
@@ -182,11 +182,9 @@ class Execution:
             self._gate.drive(lambda: self._call(dependency_results)),
             name=f"job {self.job_id} attempt {self.record.attempt}",
         )
-        self._attempt.add_done_callback(lambda _: self._signal.set())
+        self._attempt.add_done_callback(self._end)
         self._settle()
-        while not self._attempt.done() and self._reason is None:
-            await self._signal.wait()
-            self._signal.clear()
+        await self._over
         self._deadline.run(False)
         if not self._attempt.done():
             await self._end_attempt(self._attempt)
@@ -206,17 +204,20 @@ class Execution:
 
     @contextlib.asynccontextmanager
     async def lent_slot(self) -> AsyncIterator[None]:
-        """Lend the slot while the handler waits for another job."""
+        """Lend the slot while the handler, or a task of its own, waits for another job."""
         self._lending += 1
         self._settle()
+        self._tell_slot_news()
         try:
             yield
         finally:
             self._lending -= 1
             self._settle()
             while not self.holds_slot and self._lending == 0 and self._reason is None and not self.done:
-                self._slot_back.clear()
-                await self._slot_back.wait()
+                if self._slot_news is None:
+                    self._slot_news = asyncio.Event()
+                self._slot_news.clear()
+                await self._slot_news.wait()
 
     def set_progress(self, fraction: float, message: str) -> None:
         """Note progress, from any thread; see `JobContext.set_progress`."""
@@ -258,8 +259,18 @@ class Execution:
     def _slot_granted(self) -> None:
         self._ticket = None
         self.holds_slot = True
-        self._slot_back.set()
+        self._tell_slot_news()
         self._settle()
+
+    def _tell_slot_news(self) -> None:
+        """Let those who wait in `lent_slot` for the slot look again."""
+        if self._slot_news is not None:
+            self._slot_news.set()
+
+    def _end(self, _attempt: object = None) -> None:
+        """Wake the owner: the attempt has ended, or shall."""
+        if not self._over.done():
+            self._over.set_result(None)
 
     def _timed_out(self) -> None:
         if not self.done:
@@ -267,7 +278,7 @@ class Execution:
 
     async def _end_attempt(self, attempt: asyncio.Task[Any]) -> None:
         """Cancel the attempt and give it its grace; a thread is only told, since nothing can stop it."""
-        self._slot_back.set()
+        self._tell_slot_news()
         self._settle()
         if self.handler.is_async:
             attempt.cancel(f"job {self.job_id}: {self._reason}")

@@ -205,13 +205,14 @@ class EventBus:
 
     def publish(self, type_: EventType, record: JobRecord, at: datetime) -> None:
         """Tell everybody; returns at once."""
-        if not self._subscribers and not self._streams:
+        streams = tuple(self._streams) if self._streams else ()
+        subscribers = [subscriber for subscriber in self._subscribers if subscriber.wants(type_)]
+        if not streams and not subscribers:
             return
         event = JobEvent(type_, record.job_id, at, record)
-        if self._streams:
-            for stream in tuple(self._streams):
-                stream.offer(event)
-        for subscriber in tuple(self._subscribers):
+        for stream in streams:
+            stream.offer(event)
+        for subscriber in subscribers:
             if not subscriber.offer(event):
                 self._subscribers.remove(subscriber)
 
@@ -242,10 +243,12 @@ class _Subscriber:
             getattr(callback, "__call__", None)  # noqa: B004 - not a test for callability
         )
 
+    def wants(self, type_: EventType) -> bool:
+        """Tell whether it asked for events of this type."""
+        return self._types is None or type_ in self._types
+
     def offer(self, event: JobEvent) -> bool:
         """Take an event in; False when the subscriber is too far behind to be kept."""
-        if self._types is not None and event.type not in self._types:
-            return True
         if not self._is_async:
             with self._contained(event):
                 self._callback(event)

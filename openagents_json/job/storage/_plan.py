@@ -351,7 +351,7 @@ class Plan:
         """Decide what a dependency that went from `old` to `new` means for a job."""
         policy = job.spec.on_dependency_failure
         if job.status.finished:
-            revivable = job.cancelled_by == new.job_id and not new.status.finished
+            revivable = job.cancelled_by == new.job_id and old.status.finished and not new.status.finished
             return self._revived(job) if revivable else job
         if _graph.breaks(new.status, policy):
             return self._cancelled_by(job, new, root)
