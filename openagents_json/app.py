@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import override
 
-from openagents_json.job.manager import UNSET, JobManager, Unset
+from openagents_json.job._config import UNSET, Unset
+from openagents_json.job.manager import JobManager
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

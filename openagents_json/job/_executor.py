@@ -269,6 +269,7 @@ class Execution:
 
     def _end(self, _attempt: object = None) -> None:
         """Wake the owner: the attempt has ended, or shall."""
+        self._tell_slot_news()
         if not self._over.done():
             self._over.set_result(None)
 

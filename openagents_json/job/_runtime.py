@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openagents_json.errors import StoreError
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from openagents_json.job._changes import Wakeup
     from openagents_json.job._clock import Clock
+    from openagents_json.job._config import ManagerConfig
     from openagents_json.job._record import JobRecord
     from openagents_json.job.context import Jobs
     from openagents_json.job.events import EventBus
@@ -48,20 +48,6 @@ _LAST_STEPS = 5.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
-    """What a manager was told, as far as running is concerned; see `JobManager`."""
-
-    max_concurrent_jobs: int
-    critical_slots: int
-    queues: tuple[str, ...]
-    run_jobs: bool
-    retention_days: float | None
-    silence_limit: float
-    cancel_grace: float
-    max_result_bytes: int
-
-
 class Runtime:
     """The live parts of a manager.
 
@@ -74,7 +60,7 @@ class Runtime:
 
     def __init__(
         self,
-        config: RuntimeConfig,
+        config: ManagerConfig,
         *,
         store: JobStore,
         clock: Clock,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -28,27 +27,17 @@ from openagents_json.job.retry import LONGEST_DELAY, RetryPolicy
 
 if TYPE_CHECKING:
     from openagents_json.job.handlers import HandlerRegistry
+    from openagents_json.settings import JobSettings
 
 _OPTIONS = frozenset(get_type_hints(JobOptions))
 _MOST_TAGS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a manager assumes about jobs that do not say; see `JobSettings`."""
-
-    timeout: float | None
-    max_retries: int
-    retry_delay: float
-    max_recoveries: int | None
-    max_payload_bytes: int
-
-
 class Submission:
     """Checks arguments of new jobs for one manager."""
 
-    def __init__(self, defaults: Defaults, handlers: HandlerRegistry) -> None:
-        self._limit = defaults.max_payload_bytes
+    def __init__(self, settings: JobSettings, handlers: HandlerRegistry) -> None:
+        self._limit = settings.max_payload_bytes
         self._handlers = handlers
         self._checks: dict[str, Callable[[Any], Any]] = {
             "description": lambda value: _codec.check_text(value, "description", longest=10_000),
@@ -74,11 +63,11 @@ class Submission:
             "tags": (),
             "priority": JobPriority.MEDIUM,
             "on_dependency_failure": DependencyFailurePolicy.CANCEL,
-            "max_retries": defaults.max_retries,
-            "retry_delay": defaults.retry_delay,
+            "max_retries": settings.default_max_retries,
+            "retry_delay": settings.default_retry_delay,
             "retry_policy": None,
-            "timeout": defaults.timeout,
-            "max_recoveries": defaults.max_recoveries,
+            "timeout": settings.default_timeout,
+            "max_recoveries": settings.default_max_recoveries,
         }
         self._absent = {name: self._checks[name](value) for name, value in absent.items()}
 

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import override
 
-from openagents_json.errors import (
-    ConfigurationError,
-    InvalidJobError,
-    JobCancelledError,
-    JobFailedError,
-    JobNotFoundError,
-    ManagerStoppedError,
-)
-from openagents_json.job import _queries, _signals
+from openagents_json.errors import JobCancelledError, JobFailedError
+from openagents_json.job import _signals
 from openagents_json.job._changes import (
     Add,
     AddDependency,
@@ -31,14 +22,19 @@ from openagents_json.job._changes import (
     Resume,
     Start,
 )
-from openagents_json.job._checks import check_count, check_flag, check_id, check_list, check_number
+from openagents_json.job._checks import check_id, check_number
 from openagents_json.job._clock import Clock, SystemClock
-from openagents_json.job._runtime import Runtime, RuntimeConfig
-from openagents_json.job._submission import Defaults, Submission
-from openagents_json.job.context import JobContext, current_context
+from openagents_json.job._codec import check_text
+from openagents_json.job._config import UNSET, ManagerConfig, Unset, configuration_errors
+from openagents_json.job._lifetime import Lifetime
+from openagents_json.job._reader import JobReader
+from openagents_json.job._runtime import Runtime
+from openagents_json.job._submission import Submission
+from openagents_json.job.context import JobContext
 from openagents_json.job.events import EventBus, EventType, event_of
 from openagents_json.job.handlers import Handler, HandlerRegistry, RetryDelay, callers_namespace
 from openagents_json.job.model import Job, JobStatus
+from openagents_json.job.storage import store_from_settings
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,8 +42,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from openagents_json.job._changes import Change, Query
-    from openagents_json.job._queries import JobFilters, JobOrder
+    from openagents_json.job._changes import Change
     from openagents_json.job._record import JobRecord
     from openagents_json.job.model import BatchJob, JobOptions
     from openagents_json.job.storage.base import JobStore
@@ -55,16 +50,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Unset(Enum):
-    """Tells an argument that was left out from None."""
-
-    UNSET = "unset"
-
-
-UNSET = Unset.UNSET
-
-
-class JobManager:
+class JobManager(JobReader):
     """Creates, runs and controls jobs.
 
     Use it with ``async with``, or call `start` and `stop`; used without either, it starts when it is first needed,
@@ -86,8 +72,6 @@ class JobManager:
 
     Attributes:
         job_store: where jobs are kept.
-        retention_days: finished jobs are deleted after that many days; None: never.
-        max_concurrent_jobs: how many jobs run at once.
         events: what happens to jobs; see `EventBus`.
 
     Raises:
@@ -109,62 +93,38 @@ class JobManager:
     ) -> None:
         from openagents_json.settings import settings  # noqa: PLC0415 - loads pydantic-settings, which takes its time
 
-        defaults = settings.job
-        with _configuration_errors():
-            days = defaults.retention_days if retention_days is UNSET else retention_days
-            self.retention_days = None if days is None else check_number(days, "retention_days", low=0, high=1e6)
-            self.max_concurrent_jobs = check_count(
-                defaults.max_concurrent_jobs if max_concurrent_jobs is None else max_concurrent_jobs,
-                "max_concurrent_jobs",
-                low=1,
-            )
-            self._shutdown_timeout = check_number(
-                defaults.shutdown_timeout if shutdown_timeout is None else shutdown_timeout,
-                "shutdown_timeout",
-                low=0,
-                high=1e6,
-            )
-            minutes = job_recovery_timeout_minutes
-            self._config = RuntimeConfig(
-                max_concurrent_jobs=self.max_concurrent_jobs,
-                critical_slots=check_count(critical_slots, "critical_slots"),
-                queues=_checked_queues(queues),
-                run_jobs=check_flag(run_jobs, "run_jobs"),
-                retention_days=self.retention_days,
-                silence_limit=60
-                * check_number(
-                    defaults.job_recovery_timeout_minutes if minutes is None else minutes,
-                    "job_recovery_timeout_minutes",
-                    low=0,
-                    high=1e6,
-                    above=True,
-                ),
-                cancel_grace=defaults.cancel_grace,
-                max_result_bytes=defaults.max_result_bytes,
-            )
-        self._clock = clock or SystemClock()
-        self.job_store = job_store if job_store is not None else _store_from_settings()
-        self.events = EventBus(self._read)
-        self._handlers = HandlerRegistry()
-        self._submission = Submission(
-            Defaults(
-                timeout=defaults.default_timeout,
-                max_retries=defaults.default_max_retries,
-                retry_delay=defaults.default_retry_delay,
-                max_recoveries=defaults.default_max_recoveries,
-                max_payload_bytes=defaults.max_payload_bytes,
-            ),
-            self._handlers,
+        self._config = ManagerConfig.complete(
+            settings.job,
+            retention_days=retention_days,
+            max_concurrent_jobs=max_concurrent_jobs,
+            critical_slots=critical_slots,
+            queues=queues,
+            run_jobs=run_jobs,
+            shutdown_timeout=shutdown_timeout,
+            job_recovery_timeout_minutes=job_recovery_timeout_minutes,
         )
-        self._runtime: Runtime | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
-        self._stopped = False
+        super().__init__(store_from_settings(settings) if job_store is None else job_store)
+        self.events = EventBus(self._read)
+        self._clock = clock or SystemClock()
+        self._handlers = HandlerRegistry()
+        self._submission = Submission(settings.job, self._handlers)
+        self._lifetime = Lifetime(self._make_runtime)
 
     @override
     def __repr__(self) -> str:
-        state = "running" if self._runtime is not None else "stopped" if self._stopped else "not started"
+        lifetime = self._lifetime
+        state = "running" if lifetime.runtime is not None else "stopped" if lifetime.stopped else "not started"
         return f"<{type(self).__name__} on {self.job_store!r}, {state}>"
+
+    @property
+    def retention_days(self) -> float | None:
+        """Finished jobs are deleted after that many days; None: never."""
+        return self._config.retention_days
+
+    @property
+    def max_concurrent_jobs(self) -> int:
+        """How many jobs run at once."""
+        return self._config.max_concurrent_jobs
 
     # starting and stopping
 
@@ -185,8 +145,7 @@ class JobManager:
         Raises:
             StoreError: the store cannot be opened.
         """
-        self._stopped = False
-        await self._ready()
+        await self._lifetime.start()
 
     async def stop(self, timeout: float | None = None) -> None:
         """Stop: claim nothing more, let running jobs finish, interrupt and put back those that do not.
@@ -197,18 +156,11 @@ class JobManager:
         Args:
             timeout: seconds that running jobs get to finish. Default: `shutdown_timeout`.
         """
-        seconds = self._shutdown_timeout
+        seconds = self._config.shutdown_timeout
         if timeout is not None:
-            with _configuration_errors():
-                seconds = check_number(timeout, "timeout", low=0, high=1e6)
-        self._stopped = True
-        runtime = self._runtime
-        if runtime is None or runtime.loop is not asyncio.get_running_loop():
-            return
-        if self._stopping is None:
-            self._stopping = runtime.loop.create_task(self._stop(runtime, seconds), name="openagents stop")
-        # whoever is cancelled while waiting for it does not leave the manager half stopped
-        await asyncio.shield(self._stopping)
+            with configuration_errors():
+                seconds = check_number(timeout, "timeout")
+        await self._lifetime.stop(seconds)
 
     async def serve(self) -> None:
         """Run until SIGTERM or SIGINT, then `stop`. A second signal interrupts the jobs that still run."""
@@ -219,8 +171,8 @@ class JobManager:
             try:
                 while not stopping.done():
                     await signals.wait_or(stopping)
-                    if self._runtime is not None and not stopping.done():
-                        self._runtime.interrupt()
+                    if self._lifetime.runtime is not None and not stopping.done():
+                        self._lifetime.runtime.interrupt()
             finally:
                 await stopping
 
@@ -386,7 +338,7 @@ class JobManager:
             InvalidTransitionError: it has completed or failed.
             StoreError: the store did not answer.
         """
-        why = _queries.checked_text(reason, "reason") or "on request"
+        why = check_text(reason, "reason", longest=10_000) or "on request"
         return await self._control(Cancel(check_id(job_id), why), EventType.CANCELLED)
 
     async def retry_job(self, job_id: str) -> Job:
@@ -436,92 +388,6 @@ class JobManager:
         change = RemoveDependency(check_id(job_id), check_id(depends_on_id, "depends_on_id"))
         return await self._control(change, None)
 
-    # reading jobs
-
-    async def get_job(self, job_id: str) -> Job:
-        """Read a job.
-
-        Raises:
-            JobNotFoundError: there is no such job.
-            StoreError: the store did not answer.
-        """
-        record = await self._read(check_id(job_id))
-        if record is None:
-            raise JobNotFoundError(job_id)
-        return self._job(record)
-
-    async def get_job_status(self, job_id: str) -> JobStatus:
-        """Read a job's status; raises like `get_job`."""
-        return (await self.get_job(job_id)).status
-
-    async def get_job_results(self, job_id: str) -> Any:
-        """Read a job's result: None until it has completed; raises like `get_job`."""
-        return (await self.get_job(job_id)).result
-
-    async def list_jobs(self, **selection: Unpack[JobOrder]) -> list[Job]:
-        """Read the jobs that match, newest first unless told otherwise.
-
-        Args:
-            selection: see `JobFilters` and `JobOrder`.
-
-        Raises:
-            InvalidJobError: a filter has a wrong type or value.
-            StoreError: the store did not answer.
-        """
-        return await self._find(_queries.query(selection))
-
-    async def count_jobs(self, **filters: Unpack[JobFilters]) -> int:
-        """Count the jobs that match; raises like `list_jobs`."""
-        query = _queries.query(filters)
-        await self._ready()
-        return await self.job_store.count(query)
-
-    async def get_batch_jobs(self, batch_id: str) -> list[Job]:
-        """Read the jobs of a batch, in the order of their creation; empty when there is no such batch."""
-        return await self._find(_queries.query({"batch_id": check_id(batch_id, "batch_id"), "sort_order": "asc"}))
-
-    async def get_dependencies(self, job_id: str) -> list[Job]:
-        """Read the jobs that a job depends on directly, in the order given; raises like `get_job`."""
-        job = await self.get_job(job_id)
-        return [self._job(record) for record in await self.job_store.get(job.dependencies)]
-
-    async def get_dependent_jobs(self, job_id: str) -> list[Job]:
-        """Read the jobs that depend on a job directly, in the order of their creation; raises like `get_job`."""
-        await self.get_job(job_id)
-        return await self._find(_queries.dependents_of(job_id))
-
-    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
-        """Wait until a job is over, whoever runs it. Inside a handler, the handler's slot is lent meanwhile.
-
-        Args:
-            job_id: the job.
-            timeout: seconds to wait at most; None: as long as it takes. The job is not affected by it.
-
-        Returns:
-            The job: completed, failed or cancelled.
-
-        Raises:
-            JobNotFoundError: there is no such job, or it was deleted meanwhile.
-            TimeoutError: it is not over yet.
-            ManagerStoppedError: this manager was stopped meanwhile.
-        """
-        check_id(job_id)
-        if timeout is not None:
-            check_number(timeout, "timeout", low=0, high=1e9)
-        runtime = await self._ready()
-        context = current_context.get()
-        if context is not None and context.job_id == job_id:
-            raise InvalidJobError("job_id", f"job {job_id!r} cannot wait for itself")
-        lent = contextlib.nullcontext() if context is None else context.lend_slot_of(self)
-        async with lent:
-            try:
-                async with asyncio.timeout(timeout):
-                    record = await runtime.watch.wait(job_id)
-            except TimeoutError:
-                msg = f"job {job_id!r} is not over after {timeout:g} s; it goes on"
-                raise TimeoutError(msg) from None
-        return self._job(record)
-
     # looking after the store
 
     async def recover_interrupted_jobs(self) -> list[Job]:
@@ -553,60 +419,26 @@ class JobManager:
 
     # behind the public methods
 
+    @override
     async def _ready(self) -> Runtime:
-        """Give the runtime of this event loop, started."""
-        runtime = self._runtime
-        loop = asyncio.get_running_loop()
-        if runtime is not None and runtime.loop is loop and self._starting is None:
-            return runtime
-        if self._stopped:
-            raise ManagerStoppedError
-        predecessor = None
-        if runtime is not None and runtime.loop is not loop:
-            if not runtime.loop.is_closed():
-                msg = "this job manager runs in another event loop; use one manager for each, they may share a database"
-                raise RuntimeError(msg)
-            predecessor, self._runtime, self._starting = runtime.worker_id, None, None
-        if self._starting is None:
-            self._runtime = Runtime(
-                self._config,
-                store=self.job_store,
-                clock=self._clock,
-                events=self.events,
-                jobs=self,
-                find_handler=self._find_handler,
-            )
-            self._starting = loop.create_task(self._start(self._runtime, predecessor), name="openagents start")
-        # whoever is cancelled while waiting for it does not keep others from starting
-        await asyncio.shield(self._starting)
-        if self._runtime is None:
-            raise ManagerStoppedError
-        return self._runtime
+        return await self._lifetime.ready()
 
-    async def _start(self, runtime: Runtime, predecessor: str | None) -> None:
-        try:
-            await runtime.start(predecessor)
-        except BaseException:
-            self._runtime = None
-            raise
-        finally:
-            self._starting = None
-
-    async def _stop(self, runtime: Runtime, timeout: float) -> None:
-        try:
-            if self._starting is not None:
-                await asyncio.wait({self._starting})
-            if self._runtime is runtime:
-                await runtime.stop(timeout)
-        finally:
-            self._runtime = self._stopping = None
+    def _make_runtime(self) -> Runtime:
+        return Runtime(
+            self._config,
+            store=self.job_store,
+            clock=self._clock,
+            events=self.events,
+            jobs=self,
+            find_handler=self._find_handler,
+        )
 
     def _register(
         self, name: str | None, function: Callable[..., Any], retry_policy: RetryDelay | None, namespace: Any
     ) -> None:
         self._handlers.register(name, function, retry_delay=retry_policy, namespace=namespace)
-        if self._runtime is not None:
-            self._runtime.handlers_changed()
+        if self._lifetime.runtime is not None:
+            self._lifetime.runtime.handlers_changed()
 
     def _find_handler(self, record: JobRecord) -> Handler | None:
         handler = self._handlers.get(record.spec.handler_name)
@@ -647,46 +479,31 @@ class JobManager:
         answer = await runtime.writer.submit(change)
         if not isinstance(answer, Applied):
             raise answer.error
-        for position, record in enumerate(answer.jobs):
+        for record in answer.jobs:
             runtime.follow(record)
-            if event is EventType.CREATED and answer.changed:
-                runtime.tell(EventType.CREATED, record)
-            if answer.changed and (event is not EventType.CREATED or record.status.finished):
-                own = EventType.QUEUED if event is None or position else event
-                if event is not None or record.status.finished:
-                    runtime.tell(own if event is EventType.DELETED else event_of(record, own), record)
+        if answer.changed:
+            for type_, record in _events_of(change, answer.jobs, event):
+                runtime.tell(type_, record)
         return answer
 
-    async def _read(self, job_id: str) -> JobRecord | None:
-        await self._ready()
-        records = await self.job_store.get([job_id])
-        return records[0] if records else None
 
-    async def _find(self, query: Query) -> list[Job]:
-        await self._ready()
-        return [self._job(record) for record in await self.job_store.find(query)]
+def _events_of(
+    change: Change, jobs: Sequence[JobRecord], event: EventType | None
+) -> Iterator[tuple[EventType, JobRecord]]:
+    """Name what happened to each job an applied change is about.
 
-    def _job(self, record: JobRecord) -> Job:
-        return record.to_job(self.job_store.now())
-
-
-@contextlib.contextmanager
-def _configuration_errors() -> Any:
-    """Let a wrong constructor argument be a `ConfigurationError`."""
-    try:
-        yield
-    except InvalidJobError as exc:
-        raise ConfigurationError(str(exc)) from None
-
-
-def _checked_queues(queues: object) -> tuple[str, ...]:
-    checked = tuple(dict.fromkeys(check_id(queue, "queues") for queue in check_list(queues, "queues", "names")))
-    if not checked:
-        raise InvalidJobError("queues", "is empty; name at least one, or pass run_jobs=False")
-    return checked
-
-
-def _store_from_settings() -> JobStore:
-    from openagents_json.job.storage import store_from_settings  # noqa: PLC0415 - with the settings, see above
-
-    return store_from_settings()
+    Args:
+        change: the change.
+        jobs: those it names first, then those changed by cascade.
+        event: what happened to those it names; None: nothing worth telling.
+    """
+    named = len(change.jobs) if isinstance(change, Add) else 1
+    for position, job in enumerate(jobs):
+        if position >= named:
+            yield event_of(job, EventType.QUEUED), job
+        elif event is not None:
+            yield event, job
+            if event is EventType.CREATED and job.status.finished:
+                yield event_of(job, event), job
+        elif job.status.finished:
+            yield event_of(job, EventType.CANCELLED), job
