@@ -19,7 +19,9 @@
     ├── EventsLostError                       a subscriber was too slow and has been dropped
     ├── StoreError
     │   ├── StoreUnavailableError (ConnectionError)  no answer: the call may or may not have happened
-    │   └── StoreClosedError                  used before `open()` or after `close()`
+    │   ├── StoreClosedError                  used before `open()` or after `close()`
+    │   ├── StoreLockedError                  another process writes to it
+    │   └── StoreReadOnlyError                it was opened for reading only
     ├── LeaseLostError                        a worker no longer holds the job it writes about
     ├── WorkerDeadError                       the worker was declared dead and must register anew
     └── raised by handlers
@@ -241,6 +243,31 @@ class StoreUnavailableError(StoreError, ConnectionError):
 
 class StoreClosedError(StoreError):
     """The store was used before `open()` or after `close()`."""
+
+
+class StoreLockedError(StoreError):
+    """A store that admits one writing process is held by another one.
+
+    Attributes:
+        location: the store's directory.
+        holder: who holds it.
+    """
+
+    def __init__(self, location: str, holder: str) -> None:
+        super().__init__(location, holder)
+        self.location = location
+        self.holder = holder
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"the jobs in {self.location!r} are held by {self.holder}; stop that first, open them with "
+            f"read_only=True, or keep them in a database to share them"
+        )
+
+
+class StoreReadOnlyError(StoreError):
+    """A change was asked of a store that was opened for reading only."""
 
 
 class LeaseLostError(OpenAgentsError):

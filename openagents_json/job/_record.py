@@ -7,7 +7,8 @@ made from it (`to_job`) when somebody looks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
 import pydantic_core
 
@@ -20,11 +21,7 @@ from openagents_json.job.model import (
     JobStatus,
     WaitReason,
 )
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from openagents_json.job.retry import RetryPolicy
+from openagents_json.job.retry import RetryPolicy
 
 #: The metadata key under which a job's recoveries are shown.
 RECOVERY_HISTORY = "recovery_history"

@@ -66,7 +66,7 @@ class Observer:
             if is_gone(worker, me):
                 dead[worker.worker_id] = f"process {worker.pid} on {worker.host} is gone"
             elif not shared and not same_process(worker, me):
-                dead[worker.worker_id] = f"this process has taken over from process {worker.pid}"
+                dead[worker.worker_id] = "its process does not hold the store any more"
             elif state.silent_for > worker.silence_limit:
                 suspicion = before.get(worker.worker_id)
                 if suspicion is None or (suspicion.beats, suspicion.own_breaks) != (state.beats, own_breaks):

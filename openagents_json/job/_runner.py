@@ -60,7 +60,6 @@ class Runner:
         writer: Writer,
         environment: Environment,
         tell: Callable[[EventType, JobRecord], None],
-        made_room: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
         self.running: dict[str, Execution] = {}
@@ -70,7 +69,6 @@ class Runner:
         self._environment = environment
         self._clock = environment.clock
         self._tell = tell
-        self._made_room = made_room
         self._wake = wake
         self._owners: set[asyncio.Task[None]] = set()
         self._suspects: set[str] = set()
@@ -206,7 +204,6 @@ class Runner:
         if self.lingering.get(job_id) is execution:
             del self.lingering[job_id]
             self._wake()
-        self._made_room()
 
     async def _dependency_results(self, record: JobRecord) -> dict[str, Any]:
         if not record.dependencies:

@@ -98,7 +98,6 @@ class Runtime:
                 max_result_bytes=config.max_result_bytes,
             ),
             tell=self.tell,
-            made_room=self._scheduler.made_room,
             wake=self._scheduler.wake,
         )
         self._recovery = Recovery(store, self.writer, self._heartbeat, clock)

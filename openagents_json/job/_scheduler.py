@@ -68,6 +68,7 @@ class Scheduler:
         self._writer = writer
         self._runner: Runner | None = None
         self._slots = slots
+        slots.made_room = self._ask
         self._heartbeat = heartbeat
         self._clock = clock
         self._queues = queues
@@ -100,10 +101,6 @@ class Scheduler:
     def wake(self) -> None:
         """Jobs may have become ready, or may be run now that could not be before."""
         self._appetite.whet()
-        self._ask()
-
-    def made_room(self) -> None:
-        """A slot came free."""
         self._ask()
 
     def hear(self, wakeup: Wakeup) -> None:

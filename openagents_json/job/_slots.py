@@ -21,6 +21,7 @@ class Slots:
 
     Attributes:
         waiting: tickets of those who want a slot back, first come first served.
+        made_room: called whenever a slot may have come free for new jobs.
     """
 
     def __init__(self, limit: int, critical: int) -> None:
@@ -29,6 +30,7 @@ class Slots:
         self._taken = 0
         self._taken_critical = 0
         self.waiting: deque[Ticket] = deque()
+        self.made_room: Callable[[], None] = lambda: None
 
     def free(self, freed: int = 0, freed_critical: int = 0) -> tuple[int, int]:
         """Count the slots new jobs may fill.
@@ -56,6 +58,7 @@ class Slots:
         self._taken -= 1
         self._taken_critical -= priority is CRITICAL
         self._grant()
+        self.made_room()
 
     def ask(self, ticket: Ticket) -> None:
         """Wait for a slot; it may be granted before this returns."""
@@ -67,6 +70,7 @@ class Slots:
         if ticket in self.waiting:
             self.waiting.remove(ticket)
             self._grant()
+            self.made_room()
 
     def _grant(self) -> None:
         passed: deque[Ticket] = deque()

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from openagents_json.errors import ConfigurationError
 from openagents_json.job.storage.base import JobStore, StoreTraits
+from openagents_json.job.storage.file import FileJobStore
 from openagents_json.job.storage.memory import MemoryJobStore
 
 if TYPE_CHECKING:
     from openagents_json.settings import Settings
 
-__all__ = ["JobStore", "MemoryJobStore", "StoreTraits", "store_from_settings"]
+__all__ = ["FileJobStore", "JobStore", "MemoryJobStore", "StoreTraits", "store_from_settings"]
 
 
 def store_from_settings(settings: Settings) -> JobStore:
@@ -22,5 +23,8 @@ def store_from_settings(settings: Settings) -> JobStore:
     """
     if settings.job.store_type == "memory":
         return MemoryJobStore()
-    msg = f"settings.job.store_type is {settings.job.store_type!r}, which this version does not have; use 'memory'"
+    if settings.job.store_type == "file":
+        return FileJobStore(settings.job.store_path)
+    kind = settings.job.store_type
+    msg = f"settings.job.store_type is {kind!r}, which this version does not have; use 'memory' or 'file'"
     raise ConfigurationError(msg)

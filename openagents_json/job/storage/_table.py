@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from openagents_json.errors import WorkerDeadError
-from openagents_json.job import _lifecycle
+from openagents_json.job import _graph, _lifecycle
 from openagents_json.job._changes import (
     Answer,
     Change,
@@ -33,7 +33,7 @@ from openagents_json.job.storage import _query
 from openagents_json.job.storage._plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from openagents_json.job._record import JobRecord
@@ -123,6 +123,32 @@ class Table:
             if job is not None:
                 self.hint(job, plan.now)
 
+    def restore(self, jobs: Mapping[str, JobRecord | None], now: datetime, moment: float) -> None:
+        """Take jobs in as they were stored (None: deleted), and derive what is not stored.
+
+        Workers that hold jobs and are not known here become known, so that somebody can find them dead.
+        """
+        for job_id, job in jobs.items():
+            self._index(self.jobs.get(job_id), job)
+            if job is None:
+                self.jobs.pop(job_id, None)
+            else:
+                self.jobs[job_id] = job
+                if job.lease is not None and job.worker_id is not None and job.worker_id not in self._dead:
+                    self._workers.setdefault(job.worker_id, _WorkerEntry(Worker(job.worker_id, 0.0), 0, moment))
+        dependents = [name for job_id in jobs for name in self.dependents_of(job_id)]
+        touched = [job for name in dict.fromkeys([*jobs, *dependents]) if (job := self.jobs.get(name)) is not None]
+        for job in sorted(touched, key=lambda job: (job.created_at, job.job_id)):
+            counted = job if job.status.finished else job._replace(unmet=self._unmet(job))
+            self.jobs[job.job_id] = counted
+            self.hint(counted, now)
+
+    def emptied(self) -> Table:
+        """Make a table with the same workers and no jobs."""
+        table = Table()
+        table._workers, table._dead = self._workers, self._dead
+        return table
+
     def get(self, job_id: str) -> JobRecord | None:
         """Read a job."""
         return self.jobs.get(job_id)
@@ -205,6 +231,11 @@ class Table:
             _forget(self._held, before.worker_id, before)
         if after is not None and after.lease is not None and after.worker_id is not None:
             self._held.setdefault(after.worker_id, {})[after.job_id] = None
+
+    def _unmet(self, job: JobRecord) -> int:
+        found = (self.jobs.get(name) for name in job.dependencies)
+        policy = job.spec.on_dependency_failure
+        return sum(dependency is None or not _graph.is_met(dependency.status, policy) for dependency in found)
 
     def _candidates(self, query: Query) -> Iterable[JobRecord]:
         names: Iterable[str]

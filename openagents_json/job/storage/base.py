@@ -50,12 +50,13 @@ class JobStore(ABC):
         * The lease. `Finish` and `Progress` take effect only where the job is held under the lease they name, else
           `LeaseLostError` is the answer, except to a `Finish` repeated after it was accepted.
         * A worker declared dead (`Recover`) holds nothing from that moment on; its claims are refused, its beats
-          answered False.
+          answered False. (A store of one process may forget that when it is opened anew.)
         * An outcome, the counters of the job's dependents, their promotion, and cascades of cancellation are one
           transaction.
         * Any call may fail with `StoreUnavailableError`, also after it took effect; every change can be repeated.
         * Every call ends within a bounded time.
-        * Text is stored as given: ids compare by code point, case matters.
+        * Text is stored as given: ids compare by code point, case matters. JSON keeps its values; a durable store may
+          change its spacing.
     """
 
     traits: StoreTraits

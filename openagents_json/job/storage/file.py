@@ -1,0 +1,257 @@
+"""`FileJobStore`: jobs in a directory, as readable JSON, kept through any death of the process.
+
+::
+
+    DIR/lock             held by the one process that writes
+    DIR/jobs/*.json      one document a job
+    DIR/journal/*.log    the commits that are not in the job files yet
+    DIR/quarantine/      what could not be read
+
+All jobs are in memory, too (`_table`). A commit is planned there, appended to the journal and flushed, then installed:
+until it is on the disk, nobody sees it. The job files follow a little later, many at a time; the journal's segments
+are dropped once the files they stand for are on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import override
+
+from openagents_json.errors import ConfigurationError, StoreError, StoreReadOnlyError, StoreUnavailableError
+from openagents_json.job._clock import Clock, SystemClock
+from openagents_json.job.storage._directory import JobDirectory
+from openagents_json.job.storage._table import Table
+from openagents_json.job.storage.base import JobStore, StoreTraits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from datetime import datetime
+
+    from openagents_json.job._changes import Change, Claim, Query, Result, Worker, WorkerState
+    from openagents_json.job._clock import Timer
+    from openagents_json.job._record import JobRecord
+    from openagents_json.job.storage._jobfiles import SetAside
+
+T = TypeVar("T")
+
+#: The job files are written when the journal's segment has grown to this size (bytes) ...
+_SEGMENT_SIZE = 8 * 1024 * 1024
+#: ... or when a change has waited for it this long (seconds).
+_SEGMENT_AGE = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class FileJobStore(JobStore):
+    """Keep jobs in files. What a call acknowledged is on the disk.
+
+    One process writes to a directory; others may read it beside (`read_only`). A restart after a crash resumes at
+    once: whoever holds the directory knows that nobody else runs its jobs.
+
+    Args:
+        storage_dir: the directory; made when it does not exist.
+        read_only: open it beside a process that writes. Every read shows a state that was once complete.
+        clock: where timestamps come from; a test may bring its own.
+
+    Attributes:
+        set_aside: what was found among the jobs and could not be read, with the reason; empty when all is well.
+
+    Raises:
+        ConfigurationError: `storage_dir` is no path.
+    """
+
+    def __init__(self, storage_dir: str | Path, *, read_only: bool = False, clock: Clock | None = None) -> None:
+        super().__init__()
+        if not str(storage_dir):
+            raise ConfigurationError("storage_dir must be the path of a directory, not empty")
+        self.traits = StoreTraits(durable=True, shared=False, pushes=not read_only)
+        self._clock = clock or SystemClock()
+        self._directory = JobDirectory(Path(storage_dir), read_only=read_only)
+        self._read_only = read_only
+        self._table = Table()
+        self._unsure = False
+        self._turn = asyncio.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._dirty: set[str] = set()
+        self._timer: Timer | None = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"FileJobStore({str(self._directory.path)!r}, {len(self._table.jobs)} jobs)"
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """What was found among the jobs and could not be read."""
+        return tuple(self._directory.set_aside)
+
+    @override
+    async def _open(self) -> None:
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix="openagents-files")
+        try:
+            await self._in_thread(self._directory.acquire)
+            await self._load()
+        except BaseException:
+            self._directory.release()
+            self._executor.shutdown(wait=False)
+            raise
+
+    @override
+    async def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        if not self._read_only:
+            await self._write_job_files()
+        await self._in_thread(self._directory.release)
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+    @override
+    async def apply(self, changes: Sequence[Change], *, claim: Claim | None = None) -> Result:
+        self._require_open()
+        if self._read_only:
+            raise StoreReadOnlyError(f"{self!r} was opened for reading; nothing can be changed through it")
+        return await self._to_its_end(self._apply(changes, claim))
+
+    @override
+    async def get(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        await self._refresh()
+        return [job for job_id in job_ids if (job := self._table.get(job_id)) is not None]
+
+    @override
+    async def find(self, query: Query) -> list[JobRecord]:
+        await self._refresh()
+        return self._table.find(query)
+
+    @override
+    async def count(self, query: Query) -> int:
+        await self._refresh()
+        return self._table.count(query)
+
+    @override
+    async def register(self, worker: Worker) -> None:
+        self._require_open()
+        self._table.register(worker, self._clock.monotonic())
+
+    @override
+    async def beat(self, worker_id: str) -> bool:
+        self._require_open()
+        return self._table.beat(worker_id, self._clock.monotonic())
+
+    @override
+    async def unregister(self, worker_id: str) -> None:
+        self._require_open()
+        self._table.unregister(worker_id)
+
+    @override
+    async def workers(self) -> list[WorkerState]:
+        self._require_open()
+        return self._table.workers(self._clock.monotonic())
+
+    @override
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    async def _apply(self, changes: Sequence[Change], claim: Claim | None) -> Result:
+        async with self._turn:
+            if self._unsure:
+                await self._load()
+            plan = self._table.plan(changes, claim, self._clock.now())
+            if plan.after:
+                try:
+                    await self._in_thread(lambda: self._directory.commit(plan.after, self._table.jobs))
+                except BaseException as exc:
+                    self._table.abort(plan)
+                    # an event loop that ends does not stop the thread: what it wrote is read again when next needed
+                    self._unsure = isinstance(exc, asyncio.CancelledError)
+                    if isinstance(exc, OSError):
+                        raise _unavailable(self._directory.path, exc) from exc
+                    raise
+                self._dirty.update(plan.after)
+                self._write_job_files_soon()
+            wakeup = self._table.install(plan)
+        self._wake(wakeup)
+        return plan.result
+
+    async def _refresh(self) -> None:
+        self._require_open()
+        if self._read_only:
+            async with self._turn:
+                news = await self._in_thread(self._directory.news)
+                if news is None:
+                    await self._load()
+                elif news:
+                    self._table.restore(news, self._clock.now(), self._clock.monotonic())
+
+    async def _load(self) -> None:
+        """Read everything from the disk."""
+        jobs = await self._in_thread(self._directory.load)
+        table = self._table.emptied()
+        table.restore(jobs, self._clock.now(), self._clock.monotonic())
+        self._table, self._unsure = table, False
+        self._dirty = set(self._directory.in_journal)
+
+    def _write_job_files_soon(self) -> None:
+        if self._directory.segment_size > _SEGMENT_SIZE and not self._under_way_checkpoint():
+            self._start_checkpoint()
+        elif self._timer is None:
+            self._timer = self._clock.call_later(_SEGMENT_AGE, self._start_checkpoint)
+
+    def _under_way_checkpoint(self) -> bool:
+        return any(task.get_name() == "write job files" for task in self._under_way)
+
+    def _start_checkpoint(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._keep(asyncio.get_running_loop().create_task(self._write_job_files(), name="write job files"))
+
+    async def _write_job_files(self) -> None:
+        """Bring the job files up to date, then drop the journal's segments that stood for them."""
+        async with self._turn:
+            dirty, self._dirty = self._dirty, set()
+            if not dirty:
+                return
+            try:
+                number = await self._in_thread(self._directory.begin_segment)
+            except OSError as exc:
+                self._not_written(dirty, exc)
+                return
+            jobs = [(job_id, self._table.get(job_id)) for job_id in dirty]
+        try:
+            await self._in_thread(lambda: self._directory.write_job_files(jobs, number))
+        except OSError as exc:
+            self._not_written(dirty, exc)
+
+    def _not_written(self, dirty: set[str], error: OSError) -> None:
+        """Keep what could not be written for the next time; the journal has it meanwhile."""
+        logger.warning("the job files in %s could not be written, trying again later: %s", self._directory.path, error)
+        self._dirty |= dirty
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something that goes on to its end even if the caller is cancelled."""
+        task = asyncio.get_running_loop().create_task(work, name="commit to files")
+        self._keep(task)
+        return await asyncio.shield(task)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        """Call a function that works on the files in a thread."""
+        if self._executor is None:
+            raise StoreError(f"{self!r} is not open")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+
+def _unavailable(path: Path, error: OSError) -> StoreUnavailableError:
+    what = error.strerror or str(error)
+    return StoreUnavailableError(f"the jobs in {str(path)!r} cannot be written: {what}; nothing was changed")
