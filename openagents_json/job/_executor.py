@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
 import traceback
@@ -25,7 +26,7 @@ from openagents_json.job.context import JobContext, current_context
 from openagents_json.job.model import Job, JobError, JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
     from openagents_json.job._clock import Clock, Timer
     from openagents_json.job._record import JobRecord
@@ -178,10 +179,10 @@ class Execution:
         """Run the attempt; return when it has ended, or was asked to and had its time."""
         if self._reason is not None:
             return Released() if self._reason is StopReason.SHUTDOWN else Gone()
-        self._attempt = self._loop.create_task(
-            self._gate.drive(lambda: self._call(dependency_results)),
-            name=f"job {self.job_id} attempt {self.record.attempt}",
-        )
+        work: Callable[[], Coroutine[Any, Any, Any]] = functools.partial(self._call, dependency_results)
+        # a thread cannot be held, so nothing is gained by holding the coroutine that waits for it
+        steps = self._gate.drive(work) if self.handler.is_async else work()
+        self._attempt = self._loop.create_task(steps, name=f"job {self.job_id} attempt {self.record.attempt}")
         self._attempt.add_done_callback(self._end)
         self._settle()
         await self._over
@@ -242,7 +243,8 @@ class Execution:
     def _settle(self) -> None:
         """Bring slot, gate and deadline in line with what the job is doing."""
         slots, priority = self._environment.slots, self.record.spec.priority
-        wants = not self._paused and self._lending == 0
+        paused = self._paused and self.handler.is_async
+        wants = not paused and self._lending == 0
         if self.holds_slot and not wants:
             self.holds_slot = False
             slots.give_back(priority)
@@ -252,9 +254,9 @@ class Execution:
         elif wants and not self.holds_slot and self._ticket is None:
             self._ticket = Ticket(priority, self._slot_granted)
             slots.ask(self._ticket)
-        goes_on = not self._paused and (self.holds_slot or self._lending > 0)
+        goes_on = not paused and (self.holds_slot or self._lending > 0)
         self._gate.set_open(goes_on or self._reason is not None)
-        self._deadline.run(goes_on and self._attempt is not None and not self._attempt.done())
+        self._deadline.run(goes_on and not self._paused and self._attempt is not None and not self._attempt.done())
 
     def _slot_granted(self) -> None:
         self._ticket = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 from openagents_json.errors import ManagerStoppedError
@@ -58,7 +59,10 @@ class Lifetime:
         predecessor = None if runtime is None or runtime.loop is loop else self._bury(runtime)
         if self._starting is None:
             self.runtime = self._make_runtime()
-            self._starting = loop.create_task(self._start(self.runtime, predecessor), name="openagents start")
+            # in a context of its own: handlers must not inherit that of the request which happened to come first
+            self._starting = loop.create_task(
+                self._start(self.runtime, predecessor), name="openagents start", context=contextvars.Context()
+            )
         # whoever is cancelled while waiting for it does not keep others from starting
         await asyncio.shield(self._starting)
         if self.runtime is None:

@@ -127,6 +127,13 @@ class Runtime:
             StoreError: the store cannot be opened.
         """
         await self._store.open()
+        try:
+            await self._begin(predecessor)
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def _begin(self, predecessor: str | None) -> None:
         self._unlisten = self._store.listen(self._hear)
         self._main = self.loop.create_task(self._run(), name="openagents job manager")
         self._main.add_done_callback(self._main_ended)

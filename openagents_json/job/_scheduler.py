@@ -208,7 +208,7 @@ class _Appetite:
 
     @property
     def any(self) -> bool:
-        return self._critical
+        return self._ordinary or self._critical
 
     def whet(self) -> None:
         self._ordinary = self._critical = self._whetted = True

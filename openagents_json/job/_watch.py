@@ -48,7 +48,17 @@ class Watch:
         waiter: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(waiter)
         try:
-            self.look_at([job_id])
+            try:
+                records = await self._store.get([job_id])
+            except OpenAgentsError as exc:
+                logger.warning("job %s could not be read, trying again: %s", job_id, exc)
+                self.look_at([job_id])
+            else:
+                if not records:
+                    raise JobNotFoundError(job_id)
+                self.offer(records[0])
+                if not self._store.traits.pushes:
+                    self.look_at([job_id])
             return await waiter
         finally:
             waiters = self._waiters[job_id]

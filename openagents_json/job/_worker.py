@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openagents_json.errors import OpenAgentsError, WorkerDeadError
+from openagents_json.errors import WorkerDeadError
 from openagents_json.job._changes import Worker
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Heartbeat:
         """Send a sign of life, or register first.
 
         Raises:
-            OpenAgentsError: the store did not take it; until one arrives, the worker is not healthy.
+            Exception: whatever the store raised; until a beat arrives, the worker is not healthy.
         """
         worker = self.worker
         try:
@@ -100,7 +100,7 @@ class Heartbeat:
                 self._registered = alive = True
         except WorkerDeadError:
             alive = False
-        except OpenAgentsError:
+        except Exception:
             self.healthy = False
             self.breaks += 1
             raise

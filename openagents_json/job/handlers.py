@@ -20,6 +20,7 @@ from openagents_json.job.retry import LONGEST_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import FrameType
 
     from pydantic import TypeAdapter
 
@@ -186,9 +187,12 @@ def make_handler(
     )
 
 
-def callers_namespace(depth: int) -> Mapping[str, Any]:
-    """Give the local names of the function `depth` calls up: annotations of nested handlers may use them."""
-    return sys._getframe(depth + 1).f_locals
+def callers_namespace() -> Mapping[str, Any]:
+    """Give the local names where the package was called from: annotations of nested handlers may use them."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_OWN_MODULES):
+        frame = frame.f_back
+    return {} if frame is None else frame.f_locals
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
@@ -203,6 +207,7 @@ def _is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     return None not in where and where == (getattr(new, "__module__", None), getattr(new, "__qualname__", None))
 
 
+_OWN_MODULES = ("openagents_json.app", "openagents_json.job.")
 _UNRESOLVED = object()
 
 

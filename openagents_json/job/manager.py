@@ -194,7 +194,7 @@ class JobManager(JobReader):
         Raises:
             InvalidHandlerError: the function cannot be called as a handler, or the name belongs to another one.
         """
-        namespace = callers_namespace(1)
+        namespace = callers_namespace()
 
         def register(function: F) -> F:
             self._register(None if callable(name) else name, function, retry_policy, namespace)
@@ -222,7 +222,7 @@ class JobManager(JobReader):
         Raises:
             InvalidHandlerError: the function cannot be called as a handler, or the name belongs to another one.
         """
-        self._register(name, function, retry_policy, callers_namespace(1))
+        self._register(name, function, retry_policy, callers_namespace())
         return function
 
     async def execute_job(self, job: Job, context: JobContext) -> Any:
