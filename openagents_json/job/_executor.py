@@ -131,6 +131,7 @@ class Execution:
         self._attempt: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
+        self._told = False
         self._paused = False
         self._lending = 0
         self._ticket: Ticket | None = None
@@ -150,9 +151,15 @@ class Execution:
         return self._attempt is None or self._attempt.done()
 
     @property
-    def cancelled(self) -> bool:
+    def stopping(self) -> bool:
         """Whether the attempt was asked to end."""
         return self._reason is not None
+
+    @property
+    def cancelled(self) -> bool:
+        """What the handler is told when it asks whether it shall end."""
+        self._told = self._told or self.stopping
+        return self.stopping
 
     def job(self) -> Job:
         """Build the job as last heard of."""
@@ -284,6 +291,7 @@ class Execution:
         self._tell_slot_news()
         self._settle()
         if self.handler.is_async:
+            self._told = True
             attempt.cancel(f"job {self.job_id}: {self._reason}")
         grace_over = asyncio.Event()
         timer = self._environment.clock.call_later(self._environment.cancel_grace, grace_over.set)
@@ -325,8 +333,8 @@ class Execution:
                 return Gone()
             case StopReason.TIMEOUT:
                 return TimedOut(JobError("Timeout", f"it ran longer than its timeout of {self.record.spec.timeout} s"))
-            case StopReason.SHUTDOWN if not attempt.done() or attempt.cancelled() or attempt.exception() is not None:
-                # what a handler raises while it is being stopped may well be because of that: it runs again
+            case StopReason.SHUTDOWN if not attempt.done() or self._told or attempt.exception() is not None:
+                # what a handler returns or raises once it was told to end may well be because of that: it runs again
                 return Released()
         if attempt.cancelled():
             lost = asyncio.CancelledError("the handler was cancelled, and not by its manager")

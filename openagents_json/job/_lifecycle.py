@@ -112,19 +112,20 @@ def finish(job: JobRecord, change: Finish, now: datetime) -> JobRecord:
             return job
         raise LeaseLostError(job.job_id, change.lease)
     fraction, message = change.progress or (job.progress, job.progress_message)
-    ended = job._replace(
-        finished_lease=change.lease,
-        recoveries=0,
-        progress=fraction,
-        progress_message=message,
-        error=change.error,
-        attempts=_with_attempt(job, change.outcome, change.error, now),
-    )
+    ending: dict[str, Any] = {
+        "finished_lease": change.lease,
+        "recoveries": 0,
+        "progress": fraction,
+        "progress_message": message,
+        "error": change.error,
+        "attempts": _with_attempt(job, change.outcome, change.error, now),
+    }
     if change.outcome is AttemptOutcome.COMPLETED:
-        return _over(ended, JobStatus.COMPLETED, now, result=change.result, progress=1.0)
+        return _over(job, JobStatus.COMPLETED, now, **ending | {"result": change.result, "progress": 1.0})
     if change.retry_in is None:
-        return _over(ended, JobStatus.FAILED, now)
-    return _let_go(ended, now, retry_count=job.retry_count + 1, run_at=now + timedelta(seconds=change.retry_in))
+        return _over(job, JobStatus.FAILED, now, **ending)
+    retry = {"retry_count": job.retry_count + 1, "run_at": now + timedelta(seconds=change.retry_in)}
+    return _let_go(job, now, **ending | retry)
 
 
 def progress(job: JobRecord, change: Progress, now: datetime) -> JobRecord:

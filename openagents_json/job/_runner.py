@@ -60,6 +60,7 @@ class Runner:
         writer: Writer,
         environment: Environment,
         tell: Callable[[EventType, JobRecord], None],
+        is_followed: Callable[[str], bool],
         wake: Callable[[], None],
     ) -> None:
         self.running: dict[str, Execution] = {}
@@ -69,6 +70,7 @@ class Runner:
         self._environment = environment
         self._clock = environment.clock
         self._tell = tell
+        self._is_followed = is_followed
         self._wake = wake
         self._owners: set[asyncio.Task[None]] = set()
         self._suspects: set[str] = set()
@@ -107,7 +109,7 @@ class Runner:
         execution = self.running.get(record.job_id)
         if execution is not None:
             execution.follow(record)
-            if execution.cancelled:
+            if execution.stopping:
                 self.lingering[record.job_id] = execution
 
     def look_at_changed(self, job_ids: Iterable[str] | None) -> None:
@@ -254,6 +256,8 @@ class Runner:
             self._tell_outcome(execution, change, answer)
 
     def _tell_outcome(self, execution: Execution, change: Finish | Release, answer: Applied) -> None:
+        if not self._is_followed(change.job_id) and not answer.jobs:
+            return
         now = self._store.now()
         if isinstance(change, Release):
             self._tell(EventType.RELEASED, _lifecycle.release(execution.record, change.lease, change.why, now))
@@ -293,7 +297,7 @@ class Runner:
 
     def _is_under_way(self, job_id: str) -> bool:
         execution = self.running.get(job_id)
-        return execution is not None and not execution.cancelled and not execution.done
+        return execution is not None and not execution.stopping and not execution.done
 
     def _look_at(self, job_ids: Iterable[str]) -> None:
         self._suspects.update(job_ids)

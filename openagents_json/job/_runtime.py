@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING
 
 from openagents_json.errors import StoreError
@@ -15,7 +16,7 @@ from openagents_json.job._changes import Applied, Purge
 from openagents_json.job._executor import Environment
 from openagents_json.job._periodic import Periodic
 from openagents_json.job._recovery import Recovery
-from openagents_json.job._runner import Runner
+from openagents_json.job._runner import BACKOFF, Runner
 from openagents_json.job._scheduler import Scheduler
 from openagents_json.job._slots import Slots
 from openagents_json.job._threads import ThreadPool
@@ -73,6 +74,7 @@ class Runtime:
         self.watch = Watch(store, clock)
         self._config = config
         self._store = store
+        self._clock = clock
         self._events = events
         self._threads = ThreadPool("openagents-handler")
         self._heartbeat = Heartbeat(store, config.silence_limit, self._died)
@@ -98,10 +100,12 @@ class Runtime:
                 max_result_bytes=config.max_result_bytes,
             ),
             tell=self.tell,
+            is_followed=lambda job_id: self.watch.awaits(job_id) or events.has_listeners,
             wake=self._scheduler.wake,
         )
         self._recovery = Recovery(store, self.writer, self._heartbeat, clock)
         self._checks = 0
+        self._missed_beats = 0
         interval = self._heartbeat.interval
         self._beating = Periodic("heartbeat", self._beat, interval, clock)
         self._duties = [
@@ -225,7 +229,14 @@ class Runtime:
 
     async def _beat(self) -> None:
         was_healthy = self._heartbeat.healthy
-        await self._heartbeat.beat()
+        try:
+            await self._heartbeat.beat()
+        except Exception:
+            # nothing is claimed until a beat arrives: do not wait for the next one's time
+            self._missed_beats += 1
+            self._clock.call_later(BACKOFF.delay_before(self._missed_beats, random.random()), self._beating.nudge)
+            raise
+        self._missed_beats = 0
         if self._heartbeat.healthy and not was_healthy:
             self._scheduler.wake()
 

@@ -11,7 +11,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from openagents_json.job._changes import Claim, Unclaim
+from openagents_json.job._changes import Add, Claim, Rerun, Resume, Start, Unclaim
 from openagents_json.job._runner import BACKOFF
 from openagents_json.job._slots import CRITICAL
 from openagents_json.job.model import JobPriority
@@ -128,6 +128,8 @@ class Scheduler:
             return self._failed_claim
         for_any, for_critical = self._slots.free(*runner.freed_by(changes))
         min_priority = JobPriority.LOW if for_any else CRITICAL
+        if any(_may_make_ready(change) for change in changes):
+            self._appetite.whet()
         if not (for_any or for_critical) or not self._appetite.for_(min_priority):
             return None
         self._claims += 1
@@ -196,6 +198,12 @@ class Scheduler:
                 record.job_id,
             )
         runner.send(Unclaim(record.job_id, record.lease or ""))
+
+
+def _may_make_ready(change: Change) -> bool:
+    if isinstance(change, Add):
+        return any(job.queued for job in change.jobs)
+    return isinstance(change, Start | Resume | Rerun)
 
 
 class _Appetite:

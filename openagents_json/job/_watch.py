@@ -66,6 +66,10 @@ class Watch:
             if not waiters:
                 del self._waiters[job_id]
 
+    def awaits(self, job_id: str) -> bool:
+        """Tell whether somebody waits for a job."""
+        return job_id in self._waiters
+
     def offer(self, record: JobRecord) -> None:
         """Take in a job as it now is."""
         if record.status.finished:

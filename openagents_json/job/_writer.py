@@ -127,6 +127,9 @@ class Writer:
         for pending, answer in zip(batch, result.answers, strict=True):
             if not pending.answer.done():
                 pending.answer.set_result(answer)
+        if batch:
+            # whoever was answered goes on first: tells of it before a claim's jobs are told of, has more to write
+            await asyncio.sleep(0)
         if claim is not None and self._claims is not None and result.claimed is not None:
             self._claims.accept(claim, result.claimed)
 

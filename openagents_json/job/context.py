@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
@@ -25,7 +26,7 @@ class AttemptView(Protocol):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt shall end."""
+        """Whether the attempt shall end; asking counts as having been told."""
 
     def job(self) -> Job:
         """Build the job as it was last heard of."""
@@ -58,7 +59,6 @@ class JobContext:
         attempt: which claim of the job this is, from 1.
         dependency_results: the results of the jobs it depends on, by job id, in the order the dependencies were
             given. A dependency that did not complete (policy ``run``) stands there with None.
-        logger: a logger whose records carry ``job_id`` and ``attempt``.
     """
 
     def __init__(
@@ -69,7 +69,6 @@ class JobContext:
         self.job_id = job_id
         self.attempt = attempt
         self.dependency_results = dependency_results
-        self.logger: logging.LoggerAdapter[logging.Logger] = _JobLogger(_logger, {"job_id": job_id, "attempt": attempt})
 
     @override
     def __repr__(self) -> str:
@@ -88,6 +87,11 @@ class JobContext:
             raise LookupError(msg)
         return context
 
+    @cached_property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry ``job_id`` and ``attempt``."""
+        return _JobLogger(_logger, {"job_id": self.job_id, "attempt": self.attempt})
+
     @property
     def job(self) -> Job:
         """The job, as it was when this attempt began or when it was last paused or resumed."""
@@ -97,7 +101,8 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether the attempt shall end: it was cancelled or timed out, or the manager is stopping.
 
-        A plain function should look now and then and return early: a thread cannot be stopped from outside.
+        A plain function should look now and then and return early: a thread cannot be stopped from outside. What it
+        returns after it was told is not taken for the job's result.
         """
         return self._view.cancelled
 

@@ -203,6 +203,11 @@ class EventBus:
         self._streams.add(stream)
         return stream
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._subscribers or self._streams)
+
     def publish(self, type_: EventType, record: JobRecord, at: datetime) -> None:
         """Tell everybody; returns at once."""
         streams = tuple(self._streams) if self._streams else ()
