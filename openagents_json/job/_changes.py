@@ -234,7 +234,8 @@ class Claim:
         queues: where from; the first one is emptied before the next is looked at, each in order of priority, then
             of `ready_at`.
         min_priority: leave less urgent jobs.
-        exclude_handlers: leave jobs that ask for these handlers.
+        exclude_handlers: leave jobs that ask for one of these handlers.
+        exclude_names: leave jobs that ask for no handler and have one of these names.
         exclude_jobs: leave these jobs.
         repeated: the same claim was tried before and its fate is unknown: answer with the jobs held under its
             lease if there are any.
@@ -246,6 +247,7 @@ class Claim:
     queues: tuple[str, ...]
     min_priority: JobPriority = JobPriority.LOW
     exclude_handlers: frozenset[str] = frozenset()
+    exclude_names: frozenset[str] = frozenset()
     exclude_jobs: frozenset[str] = frozenset()
     repeated: bool = False
 
@@ -281,7 +283,7 @@ class Wakeup:
     Attributes:
         ready: jobs may have become ready.
         due_in: seconds until the next job becomes ready by time alone, when that may have changed.
-        changed: ids of jobs whose status or holder changed; None: any may have.
+        changed: ids of jobs whose status or holder changed, but for those that were just claimed; None: any may have.
     """
 
     ready: bool = False

@@ -24,7 +24,7 @@ FORMAT = 1
 """The format written now."""
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""For each older format, how a document of it becomes one of the next."""
+"""For each older format, how a document of it, of a whole job or of only its state, becomes one of the next."""
 
 
 class NewerFormatError(StoreError):
@@ -84,7 +84,10 @@ def upgraded(document: object) -> dict[str, Any]:
             )
         if found not in UPGRADES:
             raise DamagedDocumentError(f"it has format {found}, which never was")
-        document = UPGRADES[found](document)
+        try:
+            document = UPGRADES[found](document)
+        except (LookupError, TypeError, ValueError) as exc:
+            raise DamagedDocumentError(f"it is no job of format {found}: {exc!r}") from None
     return document
 
 
@@ -113,7 +116,9 @@ def job_of(document: dict[str, Any], before: JobRecord | None = None) -> JobReco
         else:
             raise DamagedDocumentError("what the job was created with is missing")
         return _adapter().validate_python({**values, "spec": spec})
-    except (ValueError, KeyError) as exc:
+    except KeyError as exc:
+        raise DamagedDocumentError(f"it is not a job: {exc} is missing") from None
+    except (TypeError, ValueError) as exc:
         raise DamagedDocumentError(f"it is not a job: {exc}") from None
 
 

@@ -132,6 +132,7 @@ class Execution:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._told = False
+        self._in_thread = False
         self._paused = False
         self._lending = 0
         self._ticket: Ticket | None = None
@@ -149,6 +150,16 @@ class Execution:
     def done(self) -> bool:
         """Whether the attempt has ended (or never began)."""
         return self._attempt is None or self._attempt.done()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the attempt has yet to end, and was not asked to."""
+        return self._reason is None and (self._attempt is None or not self._attempt.done())
+
+    @property
+    def held(self) -> bool:
+        """Whether the attempt is paused, and so will not end by itself."""
+        return self._paused and not self._in_thread
 
     @property
     def stopping(self) -> bool:
@@ -187,9 +198,8 @@ class Execution:
         if self._reason is not None:
             return Released() if self._reason is StopReason.SHUTDOWN else Gone()
         work: Callable[[], Coroutine[Any, Any, Any]] = functools.partial(self._call, dependency_results)
-        # a thread cannot be held, so nothing is gained by holding the coroutine that waits for it
-        steps = self._gate.drive(work) if self.handler.is_async else work()
-        self._attempt = self._loop.create_task(steps, name=f"job {self.job_id} attempt {self.record.attempt}")
+        name = f"job {self.job_id} attempt {self.record.attempt}"
+        self._attempt = self._loop.create_task(self._gate.drive(work), name=name)
         self._attempt.add_done_callback(self._end)
         self._settle()
         await self._over
@@ -250,8 +260,7 @@ class Execution:
     def _settle(self) -> None:
         """Bring slot, gate and deadline in line with what the job is doing."""
         slots, priority = self._environment.slots, self.record.spec.priority
-        paused = self._paused and self.handler.is_async
-        wants = not paused and self._lending == 0
+        wants = not self.held and self._lending == 0
         if self.holds_slot and not wants:
             self.holds_slot = False
             slots.give_back(priority)
@@ -261,7 +270,7 @@ class Execution:
         elif wants and not self.holds_slot and self._ticket is None:
             self._ticket = Ticket(priority, self._slot_granted)
             slots.ask(self._ticket)
-        goes_on = not paused and (self.holds_slot or self._lending > 0)
+        goes_on = not self.held and (self.holds_slot or self._lending > 0)
         self._gate.set_open(goes_on or self._reason is not None)
         self._deadline.run(goes_on and not self._paused and self._attempt is not None and not self._attempt.done())
 
@@ -320,6 +329,8 @@ class Execution:
         try:
             if self.handler.is_async:
                 return await function(*positional, **named)
+            # from here on nothing can be held: neither a thread nor, to any purpose, the coroutine that waits for it
+            self._in_thread = True
             ended = self._environment.threads.run(lambda: function(*positional, **named))
             return (await ended).unwrap()
         except SystemExit as exc:

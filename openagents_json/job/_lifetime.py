@@ -29,6 +29,7 @@ class Lifetime:
         self.runtime: Runtime | None = None
         self.stopped = False
         self._make_runtime = make_runtime
+        self._predecessor: Runtime | None = None
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -56,12 +57,13 @@ class Lifetime:
             return runtime
         if self.stopped:
             raise ManagerStoppedError
-        predecessor = None if runtime is None or runtime.loop is loop else self._bury(runtime)
+        if runtime is not None and runtime.loop is not loop:
+            self._bury(runtime)
         if self._starting is None:
             self.runtime = self._make_runtime()
             # in a context of its own: handlers must not inherit that of the request which happened to come first
             self._starting = loop.create_task(
-                self._start(self.runtime, predecessor), name="openagents start", context=contextvars.Context()
+                self._start(self.runtime), name="openagents start", context=contextvars.Context()
             )
         # whoever is cancelled while waiting for it does not keep others from starting
         await asyncio.shield(self._starting)
@@ -80,17 +82,19 @@ class Lifetime:
         # whoever is cancelled while waiting for it does not leave it half stopped
         await asyncio.shield(self._stopping)
 
-    def _bury(self, runtime: Runtime) -> str:
-        """Forget a runtime whose event loop has ended; returns the worker it was."""
+    def _bury(self, runtime: Runtime) -> None:
+        """Put away a runtime whose event loop has ended."""
         if not runtime.loop.is_closed():
             msg = "this job manager runs in another event loop; use one manager for each, they may share a database"
             raise RuntimeError(msg)
+        runtime.forget_store()
+        self._predecessor = runtime
         self.runtime = self._starting = self._stopping = None
-        return runtime.worker_id
 
-    async def _start(self, runtime: Runtime, predecessor: str | None) -> None:
+    async def _start(self, runtime: Runtime) -> None:
         try:
-            await runtime.start(predecessor)
+            await runtime.start(self._predecessor)
+            self._predecessor = None
         except BaseException:
             self.runtime = None
             raise
@@ -104,4 +108,5 @@ class Lifetime:
             if self.runtime is runtime:
                 await runtime.stop(timeout)
         finally:
+            self._predecessor = None if runtime.in_good_order else runtime
             self.runtime = self._stopping = None

@@ -17,9 +17,9 @@ from openagents_json.job._changes import Applied, Recover
 from openagents_json.job._worker import beat_interval, is_gone, same_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from openagents_json.job._changes import Worker, WorkerState
+    from openagents_json.job._changes import Answer, Worker, WorkerState
     from openagents_json.job._clock import Clock
     from openagents_json.job._record import JobRecord
     from openagents_json.job._worker import Heartbeat
@@ -91,13 +91,22 @@ class Recovery:
         writer: through whom they are declared dead.
         heartbeat: of this process's own worker.
         clock: for the waiting.
+        tell: told of each job that was put back, or failed.
     """
 
-    def __init__(self, store: JobStore, writer: Writer, heartbeat: Heartbeat, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        writer: Writer,
+        heartbeat: Heartbeat,
+        clock: Clock,
+        tell: Callable[[JobRecord], None],
+    ) -> None:
         self._store = store
         self._writer = writer
         self._heartbeat = heartbeat
         self._clock = clock
+        self._tell = tell
         self._observer = Observer()
 
     async def check(self) -> list[JobRecord]:
@@ -121,11 +130,16 @@ class Recovery:
 
     async def take_over(self, worker_id: str, why: str) -> list[JobRecord]:
         """Declare one worker dead and put its jobs back."""
-        answer = await self._writer.submit(Recover(worker_id, why))
+        answer = await self._writer.submit(Recover(worker_id, why), self._told)
         jobs = list(answer.jobs) if isinstance(answer, Applied) else []
         if jobs:
             logger.warning("%d jobs of worker %s were put back: %s", len(jobs), worker_id, why)
         return jobs
+
+    def _told(self, answer: Answer) -> None:
+        if isinstance(answer, Applied):
+            for record in answer.jobs:
+                self._tell(record)
 
     async def _check(self) -> tuple[list[JobRecord], float | None]:
         states = await self._store.workers()

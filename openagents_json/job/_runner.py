@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from openagents_json.errors import NonRetryableError, Retry, StoreUnavailableError
 from openagents_json.job import _codec, _lifecycle
-from openagents_json.job._changes import Applied, Finish, Progress, Query, Refused, Release
+from openagents_json.job._changes import Finish, Progress, Query, Refused, Release
 from openagents_json.job._executor import Execution, Failed, Gone, Released, StopReason, Succeeded, TimedOut
 from openagents_json.job._slots import CRITICAL
 from openagents_json.job.events import EventType, event_of
@@ -154,6 +154,8 @@ class Runner:
             for job in held
             if job.job_id not in self.running or self.running[job.job_id].lease != job.lease
         }
+        for job in held:
+            self.follow(job)
         for job_id, lease in orphans & self._orphans:
             logger.warning("job %s is held by this worker, which does not run it; it is released", job_id)
             self.send(Release(job_id, lease or "", "its worker lost track of it"))
@@ -168,6 +170,9 @@ class Runner:
 
     async def stop(self, timeout: float) -> None:
         """Let running jobs finish for `timeout` seconds, then interrupt and release them; always ends."""
+        for execution in self.running.values():
+            if execution.held:
+                execution.stop(StopReason.SHUTDOWN)
         await self._wait_none_running(timeout)
         self.interrupt()
         await self._wait_none_running(self._environment.cancel_grace + _LAST_WRITES)
@@ -192,6 +197,8 @@ class Runner:
             await previous.wait_done()
         results = await self._dependency_results(execution.record)
         outcome = await execution.run(results)
+        if not execution.done:
+            self.lingering[job_id] = execution
         change = self._change_for(execution, outcome)
         if change is not None:
             await self._store_outcome(execution, change)
@@ -199,9 +206,7 @@ class Runner:
             del self.running[job_id]
         if not self.running:
             self._none_running.set()
-        if not execution.done:
-            self.lingering[job_id] = execution
-            await execution.wait_done()
+        await execution.wait_done()
         execution.close()
         if self.lingering.get(job_id) is execution:
             del self.lingering[job_id]
@@ -242,20 +247,23 @@ class Runner:
     async def _store_outcome(self, execution: Execution, change: Finish | Release) -> None:
         """Store an outcome, however long the store is away; tell of it when it is stored."""
         try:
-            answer = await self._insist(lambda: self._writer.submit(change), tries=_TRIES_PER_OUTCOME)
+            answer = await self._insist(lambda: self._submit_outcome(execution, change), tries=_TRIES_PER_OUTCOME)
         except Exception as exc:
             logger.exception("the store does not take the outcome of job %s, which fails instead", change.job_id)
             error = JobError("StoreError", f"its outcome could not be stored: {exc}")
-            change = Finish(change.job_id, change.lease, AttemptOutcome.FAILED, error=error)
-            answer = await self._insist(lambda: self._writer.submit(change))
+            failure = Finish(change.job_id, change.lease, AttemptOutcome.FAILED, error=error)
+            answer = await self._insist(lambda: self._submit_outcome(execution, failure))
         if answer is None:
             logger.error("the outcome of job %s is not stored; it will be recovered and run again", change.job_id)
         elif isinstance(answer, Refused):
             logger.info("the outcome of job %s came too late: %s", change.job_id, answer.error)
-        else:
-            self._tell_outcome(execution, change, answer)
 
-    def _tell_outcome(self, execution: Execution, change: Finish | Release, answer: Applied) -> None:
+    def _submit_outcome(self, execution: Execution, change: Finish | Release) -> asyncio.Future[Answer]:
+        return self._writer.submit(change, lambda answer: self._tell_outcome(execution, change, answer))
+
+    def _tell_outcome(self, execution: Execution, change: Finish | Release, answer: Answer) -> None:
+        if isinstance(answer, Refused):
+            return
         if not self._is_followed(change.job_id) and not answer.jobs:
             return
         now = self._store.now()
@@ -297,7 +305,7 @@ class Runner:
 
     def _is_under_way(self, job_id: str) -> bool:
         execution = self.running.get(job_id)
-        return execution is not None and not execution.stopping and not execution.done
+        return execution is not None and execution.under_way
 
     def _look_at(self, job_ids: Iterable[str]) -> None:
         self._suspects.update(job_ids)

@@ -12,7 +12,7 @@ import random
 from typing import TYPE_CHECKING
 
 from openagents_json.errors import StoreError
-from openagents_json.job._changes import Applied, Purge
+from openagents_json.job._changes import Applied, Purge, Query
 from openagents_json.job._executor import Environment
 from openagents_json.job._periodic import Periodic
 from openagents_json.job._recovery import Recovery
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from openagents_json.job._changes import Wakeup
     from openagents_json.job._clock import Clock
     from openagents_json.job._config import ManagerConfig
-    from openagents_json.job._record import JobRecord
+    from openagents_json.job._record import JobRecord, JobSpec
     from openagents_json.job.context import Jobs
     from openagents_json.job.events import EventBus
     from openagents_json.job.handlers import Handler
@@ -56,7 +56,7 @@ class Runtime:
         loop: the event loop it lives in.
         writer: through whom everything is changed.
         watch: through whom jobs are awaited.
-        worker_id: the worker it is now.
+        in_good_order: whether it has ended and left no jobs behind.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class Runtime:
         clock: Clock,
         events: EventBus,
         jobs: Jobs,
-        find_handler: Callable[[JobRecord], Handler | None],
+        find_handler: Callable[[JobSpec], Handler | None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.writer = Writer(store)
         self.watch = Watch(store, clock)
         self._config = config
+        self._find_handler = find_handler
         self._store = store
         self._clock = clock
         self._events = events
@@ -103,7 +104,13 @@ class Runtime:
             is_followed=lambda job_id: self.watch.awaits(job_id) or events.has_listeners,
             wake=self._scheduler.wake,
         )
-        self._recovery = Recovery(store, self.writer, self._heartbeat, clock)
+        self._recovery = Recovery(
+            store,
+            self.writer,
+            self._heartbeat,
+            clock,
+            tell=lambda record: self.tell(event_of(record, EventType.RECOVERED), record),
+        )
         self._checks = 0
         self._missed_beats = 0
         interval = self._heartbeat.interval
@@ -113,6 +120,8 @@ class Runtime:
             Periodic("recovery", self._check, interval, clock),
             Periodic("cleanup", self.purge, _CLEANUP_INTERVAL, clock),
         ]
+        self.in_good_order = not config.run_jobs
+        self._opened = False
         self._main: asyncio.Task[None] | None = None
         self._unlisten: Callable[[], None] | None = None
 
@@ -121,39 +130,26 @@ class Runtime:
         """The worker it is now."""
         return self._heartbeat.worker.worker_id
 
-    async def start(self, predecessor: str | None = None) -> None:
+    async def start(self, predecessor: Runtime | None = None) -> None:
         """Open the store, recover what was interrupted, and begin to run jobs.
 
         Args:
-            predecessor: the worker this manager was before, in an event loop that ended without `stop`.
+            predecessor: an earlier runtime of this manager that did not end in good order.
 
         Raises:
             StoreError: the store cannot be opened.
         """
         await self._store.open()
+        self._opened = True
         try:
             await self._begin(predecessor)
         except BaseException:
             await self.stop(0)
             raise
 
-    async def _begin(self, predecessor: str | None) -> None:
-        self._unlisten = self._store.listen(self._hear)
-        self._main = self.loop.create_task(self._run(), name="openagents job manager")
-        self._main.add_done_callback(self._main_ended)
-        if self._config.run_jobs:
-            try:
-                await self._beat()
-                if predecessor is not None:
-                    self._tell_recovered(await self._recovery.take_over(predecessor, "its event loop ended"))
-                await self._check()
-            except StoreError as exc:
-                logger.warning("the store did not answer at start-up, trying again while running: %s", exc)
-            self._scheduler.start(self._runner)
-
     async def stop(self, timeout: float) -> None:
         """Stop within `timeout` seconds and a little; see `JobManager.stop`."""
-        self._scheduler.stop()
+        await self._scheduler.stop(_LAST_STEPS)
         await self._runner.stop(timeout)
         for duty in self._duties:
             duty.stop()
@@ -162,16 +158,46 @@ class Runtime:
         if self._main is not None:
             await asyncio.wait({self._main}, timeout=_LAST_STEPS)
             self._main.cancel()
-        if self._unlisten is not None:
-            self._unlisten()
+        self.forget_store()
         self._threads.close()
         await self._events.close(_LAST_STEPS)
         if self._config.run_jobs:
+            await self._sign_off()
+        await self._close_store()
+
+    async def _begin(self, predecessor: Runtime | None) -> None:
+        if predecessor is not None:
+            await predecessor._close_store()
+        self._unlisten = self._store.listen(self._hear)
+        self._main = self.loop.create_task(self._run(), name="openagents job manager")
+        self._main.add_done_callback(self._main_ended)
+        if self._config.run_jobs:
             try:
-                await self._store.unregister(self.worker_id)
+                await self._beat()
+                if predecessor is not None:
+                    await self._recovery.take_over(predecessor.worker_id, "its manager ended before it was done")
+                await self._check()
             except StoreError as exc:
-                logger.warning("the worker could not sign off; others will notice its silence: %s", exc)
-        await self._store.close()
+                logger.warning("the store did not answer at start-up, trying again while running: %s", exc)
+            self._scheduler.start(self._runner)
+
+    async def _sign_off(self) -> None:
+        try:
+            await self._store.unregister(self.worker_id)
+            self.in_good_order = not await self._store.count(Query(held_by=self.worker_id))
+        except StoreError as exc:
+            logger.warning("the worker could not sign off; others will notice its silence: %s", exc)
+
+    async def _close_store(self) -> None:
+        if self._opened:
+            self._opened = False
+            await self._store.close()
+
+    def forget_store(self) -> None:
+        """Hear no more from the store."""
+        if self._unlisten is not None:
+            self._unlisten()
+            self._unlisten = None
 
     def follow(self, record: JobRecord) -> None:
         """Make what runs here conform to a job that was just changed."""
@@ -180,6 +206,13 @@ class Runtime:
     def interrupt(self) -> None:
         """Interrupt running jobs now; for a stop that should not wait for them any longer."""
         self._runner.interrupt()
+
+    def expect(self, specs: Iterable[JobSpec]) -> None:
+        """Take notice of jobs about to be stored: those that nobody here can run are not even claimed."""
+        if self._config.run_jobs:
+            for spec in specs:
+                if self._find_handler(spec) is None:
+                    self._scheduler.pass_over(spec)
 
     def handlers_changed(self) -> None:
         """Take notice of a new handler."""
@@ -192,9 +225,7 @@ class Runtime:
 
     async def recover(self) -> list[JobRecord]:
         """Put back the jobs of dead workers, watching silent ones for as long as it takes to be sure."""
-        recovered = await self._recovery.check_thoroughly()
-        self._tell_recovered(recovered)
-        return recovered
+        return await self._recovery.check_thoroughly()
 
     async def purge(self) -> int:
         """Delete finished jobs that are older than the retention period; returns how many."""
@@ -241,14 +272,10 @@ class Runtime:
             self._scheduler.wake()
 
     async def _check(self) -> None:
-        self._tell_recovered(await self._recovery.check())
+        await self._recovery.check()
         self._checks += 1
         if self._checks % _CHECKS_PER_AUDIT == 0:
             await self._runner.audit(self.worker_id)
-
-    def _tell_recovered(self, records: Iterable[JobRecord]) -> None:
-        for record in records:
-            self.tell(event_of(record, EventType.RECOVERED), record)
 
     def _died(self) -> None:
         self._runner.lose_everything()

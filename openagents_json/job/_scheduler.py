@@ -6,6 +6,7 @@ writer for a claim whenever jobs may be ready and slots are free; outcomes and t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from dataclasses import replace
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from openagents_json.job._changes import Change, Claimed, Wakeup
     from openagents_json.job._clock import Clock, Timer
-    from openagents_json.job._record import JobRecord
+    from openagents_json.job._record import JobRecord, JobSpec
     from openagents_json.job._runner import Runner
     from openagents_json.job._slots import Slots
     from openagents_json.job._worker import Heartbeat
@@ -63,7 +64,7 @@ class Scheduler:
         clock: Clock,
         queues: tuple[str, ...],
         polls: bool,
-        find_handler: Callable[[JobRecord], Handler | None],
+        find_handler: Callable[[JobSpec], Handler | None],
     ) -> None:
         self._writer = writer
         self._runner: Runner | None = None
@@ -74,11 +75,16 @@ class Scheduler:
         self._queues = queues
         self._polls = polls
         self._find_handler = find_handler
-        self._without_handler: set[str] = set()
+        self._missing_handlers: set[str] = set()
+        self._missing_names: set[str] = set()
+        self._warned: set[str] = set()
         self._claiming = False
         self._appetite = _Appetite()
         self._claims = 0
         self._failed_claim: Claim | None = None
+        self._claim_under_way = False
+        self._claim_answered = asyncio.Event()
+        self._heard: set[str] | None = set()
         self._failures = 0
         self._resting: Timer | None = None
         self._alarm = _Alarm(clock, self.wake)
@@ -91,12 +97,14 @@ class Scheduler:
         self._claiming = True
         self.wake()
 
-    def stop(self) -> None:
-        """Claim nothing more."""
+    async def stop(self, timeout: float) -> None:
+        """Claim nothing more, and wait for the answer to a claim that is under way, `timeout` seconds at most."""
         self._claiming = False
         self._alarm.cancel()
         if self._resting is not None:
             self._resting.cancel()
+        if self._claim_under_way:
+            await self._clock.wait(self._claim_answered, timeout)
 
     def wake(self) -> None:
         """Jobs may have become ready, or may be run now that could not be before."""
@@ -109,11 +117,31 @@ class Scheduler:
             self._alarm.set(wakeup.due_in)
         if wakeup.ready:
             self.wake()
+        if self._claim_under_way:
+            if wakeup.changed is None:
+                self._heard = None
+            elif self._heard is not None:
+                self._heard.update(wakeup.changed)
 
     def handlers_changed(self) -> None:
         """Jobs that nobody here could run may have a handler now."""
-        self._without_handler.clear()
+        self._missing_handlers.clear()
+        self._missing_names.clear()
         self.wake()
+
+    def pass_over(self, spec: JobSpec) -> None:
+        """Claim no jobs like this one: nobody here can run them."""
+        if spec.handler is None:
+            self._missing_names.add(spec.name)
+        else:
+            self._missing_handlers.add(spec.handler)
+        if spec.handler_name not in self._warned:
+            self._warned.add(spec.handler_name)
+            logger.warning(
+                "no handler %r is registered; job %s and others that ask for it stay pending until somebody has one",
+                spec.handler_name,
+                spec.job_id,
+            )
 
     def forget_claims(self) -> None:
         """The worker is another one from now on: what the old one claimed is not followed up."""
@@ -133,6 +161,9 @@ class Scheduler:
         if not (for_any or for_critical) or not self._appetite.for_(min_priority):
             return None
         self._claims += 1
+        self._claim_under_way = True
+        self._claim_answered.clear()
+        self._heard = set()
         self._appetite.claiming()
         turn = self._claims % len(self._queues)
         return Claim(
@@ -141,7 +172,8 @@ class Scheduler:
             limit=min(_MAX_CLAIM, for_any or for_critical),
             queues=self._queues[turn:] + self._queues[:turn],
             min_priority=min_priority,
-            exclude_handlers=frozenset(self._without_handler),
+            exclude_handlers=frozenset(self._missing_handlers),
+            exclude_names=frozenset(self._missing_names),
             exclude_jobs=frozenset(runner.lingering),
         )
 
@@ -150,8 +182,13 @@ class Scheduler:
         runner = self._runner
         if runner is None:
             return
+        self._answered()
         self._failed_claim = None
         self._failures = 0
+        if not self._claiming:
+            for record in claimed.jobs:
+                runner.send(Unclaim(record.job_id, record.lease or ""))
+            return
         if claimed.error is not None:
             logger.warning("a claim was refused: %s", claimed.error)
             self._heartbeat.died(claim.worker_id)
@@ -165,15 +202,22 @@ class Scheduler:
                 self._alarm.set(_POLL.delay_before(self._empty_polls + 1, random.random()))
         for record in claimed.jobs:
             self._start(record, runner)
+        # what others did to them while the claim's answer was on its way was heard before they were known here
+        runner.look_at_changed(self._heard)
         self._ask()
 
     def claim_failed(self, claim: Claim, error: Exception) -> None:
         """Rest a while, then ask whether the claim took effect after all."""
+        self._answered()
         self._failed_claim = replace(claim, repeated=True)
         self._failures += 1
         delay = BACKOFF.delay_before(self._failures, random.random())
         logger.warning("a claim failed, trying again in %.1f s: %s", delay, error)
         self._resting = self._clock.call_later(delay, self._rested)
+
+    def _answered(self) -> None:
+        self._claim_under_way = False
+        self._claim_answered.set()
 
     def _rested(self) -> None:
         self._resting = None
@@ -185,18 +229,11 @@ class Scheduler:
             self._writer.kick()
 
     def _start(self, record: JobRecord, runner: Runner) -> None:
-        handler = self._find_handler(record)
+        handler = self._find_handler(record.spec)
         if handler is not None:
             runner.start(record, handler)
             return
-        name = record.spec.handler_name
-        if name not in self._without_handler:
-            self._without_handler.add(name)
-            logger.warning(
-                "no handler %r is registered; job %s and others that ask for it stay pending until somebody has one",
-                name,
-                record.job_id,
-            )
+        self.pass_over(record.spec)
         runner.send(Unclaim(record.job_id, record.lease or ""))
 
 

@@ -42,11 +42,11 @@ class Slots:
         Returns:
             The slots for any job, and those for a CRITICAL one (which include the former).
         """
-        critical = self._taken_critical - freed_critical
-        ordinary = self._taken - self._taken_critical - (freed - freed_critical) + len(self.waiting)
-        for_any = self._limit - ordinary - max(0, critical - self._critical)
-        for_critical = self._limit + self._critical - ordinary - critical
-        return max(0, for_any), max(0, for_critical)
+        for_any, for_critical = self._empty(freed, freed_critical)
+        critical = sum(ticket.priority is CRITICAL for ticket in self.waiting)
+        # whoever waits comes first, but an ordinary job that waits fills no slot that only CRITICAL ones may
+        ordinary = min(len(self.waiting) - critical, max(0, for_any))
+        return max(0, for_any - ordinary - critical), max(0, for_critical - ordinary - critical)
 
     def take(self, priority: JobPriority) -> None:
         """Fill a slot; whoever calls it has made sure that there is one."""
@@ -76,7 +76,7 @@ class Slots:
         passed: deque[Ticket] = deque()
         while self.waiting:
             ticket = self.waiting.popleft()
-            for_any, for_critical = self._free_without_waiting()
+            for_any, for_critical = self._empty()
             if (for_critical if ticket.priority is CRITICAL else for_any) > 0:
                 self.take(ticket.priority)
                 ticket.granted()
@@ -84,12 +84,12 @@ class Slots:
                 passed.append(ticket)
         self.waiting.extend(passed)
 
-    def _free_without_waiting(self) -> tuple[int, int]:
-        waiting, self.waiting = self.waiting, deque()
-        try:
-            return self.free()
-        finally:
-            self.waiting = waiting
+    def _empty(self, freed: int = 0, freed_critical: int = 0) -> tuple[int, int]:
+        """Count the empty slots, like `free`, as if nobody waited; negative when too many are taken."""
+        critical = self._taken_critical - freed_critical
+        ordinary = self._taken - self._taken_critical - (freed - freed_critical)
+        for_any = self._limit - ordinary - max(0, critical - self._critical)
+        return for_any, self._limit + self._critical - ordinary - critical
 
 
 class Ticket:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from openagents_json.errors import ManagerStoppedError, OpenAgentsError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from openagents_json.job._changes import Answer, Change, Claim, Claimed
     from openagents_json.job.storage.base import JobStore
@@ -45,6 +45,7 @@ class Claims(Protocol):
 class _Pending(NamedTuple):
     change: Change
     answer: asyncio.Future[Answer]
+    told: Callable[[Answer], None] | None
 
 
 class Writer:
@@ -65,8 +66,11 @@ class Writer:
         """Ask `claims`, before each `apply` from now on, what to claim with it."""
         self._claims = claims
 
-    def submit(self, change: Change) -> asyncio.Future[Answer]:
+    def submit(self, change: Change, told: Callable[[Answer], None] | None = None) -> asyncio.Future[Answer]:
         """Hand in a change; the future gives the store's answer.
+
+        `told` is called with the answer, too, as soon as it is there and before any job claimed with it starts, also
+        if whoever asked has stopped waiting.
 
         The future raises `StoreUnavailableError` when the change may or may not have taken effect, `StoreError`
         when it has not.
@@ -75,7 +79,7 @@ class Writer:
         if self._closed:
             answer.set_exception(ManagerStoppedError())
         else:
-            self._pending.append(_Pending(change, answer))
+            self._pending.append(_Pending(change, answer, told))
             self._wanted.set()
         return answer
 
@@ -91,9 +95,7 @@ class Writer:
     def abandon(self) -> None:
         """Answer nobody any more: tell whoever waits that the manager has stopped."""
         self._closed = True
-        for pending in self._pending:
-            if not pending.answer.done():
-                pending.answer.set_exception(ManagerStoppedError())
+        self._give_up(self._pending)
         self._pending.clear()
 
     async def run(self) -> None:
@@ -110,6 +112,11 @@ class Writer:
                     break
                 await self._write(batch, claim)
 
+    def _give_up(self, batch: Iterable[_Pending]) -> None:
+        for pending in batch:
+            if not pending.answer.done():
+                pending.answer.set_exception(ManagerStoppedError())
+
     def _take(self) -> list[_Pending]:
         batch: list[_Pending] = []
         while self._pending and len(batch) < MAX_CHANGES:
@@ -121,15 +128,18 @@ class Writer:
     async def _write(self, batch: Sequence[_Pending], claim: Claim | None) -> None:
         try:
             result = await self._store.apply([pending.change for pending in batch], claim=claim)
+        except asyncio.CancelledError:
+            # the end of a stop that the store held up too long, or of the event loop
+            self._give_up(batch)
+            raise
         except Exception as exc:  # noqa: BLE001 - a store's own code; whoever waits for its answer must hear
             await self._write_failed(batch, claim, exc)
             return
         for pending, answer in zip(batch, result.answers, strict=True):
+            if pending.told is not None:
+                pending.told(answer)
             if not pending.answer.done():
                 pending.answer.set_result(answer)
-        if batch:
-            # whoever was answered goes on first: tells of it before a claim's jobs are told of, has more to write
-            await asyncio.sleep(0)
         if claim is not None and self._claims is not None and result.claimed is not None:
             self._claims.accept(claim, result.claimed)
 

@@ -42,7 +42,8 @@ class Handler:
         name: the name it is registered under.
         function: what is called.
         is_async: whether it is a coroutine function; else it is called in a thread.
-        takes_payload: whether it has a parameter for the payload.
+        payload_parameter: the parameter that gets the payload; None: it has none.
+        payload_by_name: whether the payload is passed by that name; else it comes first.
         context_parameter: the parameter that gets the context; None: it has none.
         payload_type: validates the payload; None: it is passed as it is.
         retry_delay: its own retry policy.
@@ -51,7 +52,8 @@ class Handler:
     name: str
     function: Callable[..., Any]
     is_async: bool
-    takes_payload: bool
+    payload_parameter: str | None
+    payload_by_name: bool
     context_parameter: str | None
     payload_type: TypeAdapter[Any] | None
     retry_delay: RetryDelay | None
@@ -62,8 +64,14 @@ class Handler:
         Raises:
             PayloadError: the payload does not fit the annotation.
         """
-        positional = [self._payload(payload)] if self.takes_payload else []
-        named = {} if self.context_parameter is None else {self.context_parameter: context}
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        if self.context_parameter is not None:
+            named[self.context_parameter] = context
+        if self.payload_parameter is not None and self.payload_by_name:
+            named[self.payload_parameter] = self._payload(payload)
+        elif self.payload_parameter is not None:
+            positional.append(self._payload(payload))
         return positional, named
 
     def own_delay(self, retry: int, exception: BaseException) -> float | None:
@@ -180,7 +188,8 @@ def make_handler(
         name=name,
         function=function,
         is_async=_is_async(function),
-        takes_payload=payload is not None,
+        payload_parameter=None if payload is None else payload.name,
+        payload_by_name=payload is not None and payload.kind is not inspect.Parameter.POSITIONAL_ONLY,
         context_parameter=context,
         payload_type=None if payload is None else _validator(name, function, payload, namespace),
         retry_delay=retry_delay,

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from openagents_json.job._changes import Change
-    from openagents_json.job._record import JobRecord
+    from openagents_json.job._changes import Answer, Change
+    from openagents_json.job._record import JobRecord, JobSpec
     from openagents_json.job.model import BatchJob, JobOptions
     from openagents_json.job.storage.base import JobStore
 
@@ -440,9 +440,9 @@ class JobManager(JobReader):
         if self._lifetime.runtime is not None:
             self._lifetime.runtime.handlers_changed()
 
-    def _find_handler(self, record: JobRecord) -> Handler | None:
-        handler = self._handlers.get(record.spec.handler_name)
-        if handler is None and record.spec.handler is None:
+    def _find_handler(self, spec: JobSpec) -> Handler | None:
+        handler = self._handlers.get(spec.handler_name)
+        if handler is None and spec.handler is None:
             return self._own_handler()
         return handler
 
@@ -458,7 +458,8 @@ class JobManager(JobReader):
             name="execute_job",
             function=call,
             is_async=asyncio.iscoroutinefunction(self.execute_job),
-            takes_payload=False,
+            payload_parameter=None,
+            payload_by_name=False,
             context_parameter="context",
             payload_type=None,
             retry_delay=None,
@@ -476,14 +477,20 @@ class JobManager(JobReader):
     async def _change(self, change: Change, event: EventType | None) -> Applied:
         """Make a change, let what runs here conform to it, and tell of it; a refusal is raised."""
         runtime = await self._ready()
-        answer = await runtime.writer.submit(change)
+
+        def told(answer: Answer) -> None:
+            if isinstance(answer, Applied):
+                for record in answer.jobs:
+                    runtime.follow(record)
+                if answer.changed:
+                    for type_, record in _events_of(change, answer.jobs, event):
+                        runtime.tell(type_, record)
+
+        if isinstance(change, Add):
+            runtime.expect(job.spec for job in change.jobs)
+        answer = await runtime.writer.submit(change, told)
         if not isinstance(answer, Applied):
             raise answer.error
-        for record in answer.jobs:
-            runtime.follow(record)
-        if answer.changed:
-            for type_, record in _events_of(change, answer.jobs, event):
-                runtime.tell(type_, record)
         return answer
 
 

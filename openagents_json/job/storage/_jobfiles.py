@@ -61,28 +61,34 @@ class JobFiles:
     def __init__(self, directory: Path, quarantine: Path | None) -> None:
         self._directory = directory
         self._quarantine = quarantine
+        self._leftovers: list[Path] = []
+        self._found: list[tuple[Path, str, bool]] = []
         self.set_aside: list[SetAside] = []
 
     def read(self) -> Iterator[JobRecord]:
-        """Read all jobs; a long reading is reported in the log as it goes.
+        """Read all jobs; a long reading is reported in the log as it goes. Nothing is moved before `tidy`.
 
         Raises:
             NewerFormatError: a file was written by a later version.
         """
-        names = sorted(entry.name for entry in os.scandir(self._directory))
-        for position, name in enumerate(names):
+        self._leftovers, self._found = [], []
+        entries = sorted(os.scandir(self._directory), key=lambda entry: entry.name)
+        for position, entry in enumerate(entries):
             if position and position % _REPORT_EVERY == 0:
-                logger.info("read %s of %s job files in %s", f"{position:,}", f"{len(names):,}", self._directory)
-            path = self._directory / name
-            if name.endswith(".tmp"):
-                self._clear(path)
+                logger.info("read %s of %s job files in %s", f"{position:,}", f"{len(entries):,}", self._directory)
+            path = self._directory / entry.name
+            if not entry.is_file():
+                self.found(path, "it is not a file")
+                continue
+            if entry.name.endswith(".tmp"):
+                self._leftovers.append(path)
                 continue
             try:
                 job = _documents.job_of(_documents.parse(path.read_bytes()))
-                if file_name(job.job_id) != name:
+                if file_name(job.job_id) != entry.name:
                     raise DamagedDocumentError(f"it holds job {job.job_id!r}, whose file has another name")
-            except (DamagedDocumentError, IsADirectoryError) as exc:
-                self.put_aside(path, str(exc))
+            except DamagedDocumentError as exc:
+                self.found(path, str(exc))
             except FileNotFoundError:
                 if self._quarantine is not None:
                     raise  # a reader's writer may remove files meanwhile; a writer has nobody beside it
@@ -103,21 +109,23 @@ class JobFiles:
                 publish(path, _documents.readable(job))
         sync_file_system(self._directory)
 
-    def put_aside(self, path: Path, reason: str, *, copy: bool = False) -> None:
-        """Move (or copy) something to the quarantine, and report it."""
-        if self._quarantine is not None:
-            self._quarantine.mkdir(exist_ok=True)
-            target = _free_name(self._quarantine / path.name)
-            if copy:
-                target.write_bytes(path.read_bytes())
-            else:
-                path.rename(target)
-            logger.error("%s was set aside as %s: %s", path, target, reason)
-            path = target
-        self.set_aside.append(SetAside(path, reason))
+    def found(self, path: Path, reason: str, *, copy: bool = False) -> None:
+        """Note something that is not a job, to be moved (or copied) to the quarantine by `tidy`."""
+        self._found.append((path, reason, copy))
 
-    def _clear(self, path: Path) -> None:
-        if self._quarantine is not None:
+    def tidy(self) -> None:
+        """Set aside what was found that is not a job, and report it; remove what unfinished writing left behind."""
+        if self._quarantine is None:
+            self.set_aside = [SetAside(path, reason) for path, reason, _ in self._found]
+            return
+        self.set_aside = []
+        targets: dict[Path, Path] = {}
+        for path, reason, copy in self._found:
+            if path not in targets:
+                targets[path] = _put_aside(path, self._quarantine, copy=copy)
+            logger.error("%s was set aside as %s: %s", path, targets[path], reason)
+            self.set_aside.append(SetAside(targets[path], reason))
+        for path in self._leftovers:
             path.unlink(missing_ok=True)
 
 
@@ -160,6 +168,16 @@ def _sync_file(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _put_aside(path: Path, quarantine: Path, *, copy: bool) -> Path:
+    quarantine.mkdir(exist_ok=True)
+    target = _free_name(quarantine / path.name)
+    if copy:
+        target.write_bytes(path.read_bytes())
+    else:
+        path.rename(target)
+    return target
 
 
 def _free_name(path: Path) -> Path:

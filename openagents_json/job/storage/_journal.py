@@ -1,24 +1,38 @@
 """`Journal`: an append-only record of commits, in numbered segments. Synchronous file I/O.
 
 A record is one line: its length and checksum (CRC-32), eight hexadecimal digits each, and a JSON document without
-line breaks. It counts once it is flushed to the disk. A record that was cut short at the end of the last segment was
-never acknowledged, and is dropped; damage anywhere else is reported, and reading goes on with the next whole line.
+line breaks. It counts once it is flushed to the disk. A record that was cut short at the end of a segment was never
+acknowledged, and is dropped; damage anywhere else is reported, and reading goes on with the next whole line.
 
-The file ``start`` tells the first segment that still counts; earlier ones may be left over and are ignored.
+The file ``start`` tells the first segment that still counts; earlier ones may be left over and are ignored. (Should
+it be lost: read again, they do no harm, since the later ones are read after them.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 _HEADER = 18  # two numbers of eight digits, a space after each
+_SEGMENT = re.compile(r"[0-9]{10}\.log")
+
+
+class Mark(NamedTuple):
+    """A place in a segment, behind a record."""
+
+    offset: int = 0
+    """in bytes"""
+    last: int = 0
+    """where the record before it begins"""
+    header: bytes = b""
+    """how that begins; tells whether it is still the same one"""
 
 
 class Journal:
@@ -43,33 +57,48 @@ class Journal:
     def segments(self) -> list[int]:
         """List the numbers of the segments that count, in order."""
         start = self._start()
-        numbers = (int(path.stem) for path in self._directory.glob("*.log") if path.stem.isdecimal())
-        return sorted(number for number in numbers if number >= start)
+        return sorted(number for path in self._segment_files() if (number := int(path.stem)) >= start)
 
-    def read(self, number: int, offset: int, damaged: Callable[[int, int, str], None]) -> tuple[list[bytes], int]:
+    def strangers(self) -> list[Path]:
+        """List what does not belong in the directory."""
+        mine = {"start", "start.tmp", *(path.name for path in self._segment_files())}
+        return sorted(path for path in self._directory.glob("*") if path.name not in mine)
+
+    def read(self, number: int, since: Mark, damaged: Callable[[int, str], None]) -> tuple[list[bytes], Mark]:
         """Read whole records of a segment.
 
         Args:
             number: which segment.
-            offset: where to begin, in bytes.
-            damaged: called with segment, offset and what is wrong, for each stretch that is no record.
+            since: where to begin.
+            damaged: called with the segment and what is wrong, for each stretch that is no record.
 
         Returns:
-            The documents, and the offset behind the last whole record.
+            The documents, and where the next one will begin.
+
+        Raises:
+            OSError: it cannot be read, or what was read before is not there any more.
         """
-        data = memoryview(self._path(number).read_bytes())[offset:]
+        with self._path(number).open("rb") as file:
+            file.seek(since.last)
+            data = file.read()
+        if not data.startswith(since.header):
+            raise OSError(f"{self._path(number)} has been cut off, and written to anew")
         records: list[bytes] = []
-        position = end = 0
-        while position < len(data):
-            record, after = _record_at(data, position)
-            if record is not None:
-                records.append(record)
-                end = after
-            elif bytes(data[after - 1 : after]) == b"\n":
-                damaged(number, offset + position, "it is not what was written")
-                end = after
-            position = after
-        return records, offset + end
+        last, position = 0, since.offset - since.last
+        wrong_from = end = position
+        while position < len(data) and not _is_cut_short(data, position):
+            record = _record_at(data, position)
+            if record is None:
+                position = end = _next_line(data, position)
+                continue
+            if wrong_from < position:
+                damaged(number, _no_record(since.last + wrong_from, since.last + position))
+            records.append(record)
+            last, position = position, position + _HEADER + len(record) + 1
+            wrong_from = end = position
+        if wrong_from < end:
+            damaged(number, _no_record(since.last + wrong_from, since.last + end))
+        return records, Mark(since.last + end, since.last + last, data[last : last + _HEADER])
 
     def begin_segment(self) -> int:
         """Go on in a new segment; returns its number.
@@ -79,7 +108,7 @@ class Journal:
         """
         if self._suspect and self._descriptor is not None:
             self._cut_off(self._descriptor)
-        number = max([self._number, *self.segments()]) + 1
+        number = max([self._number, self._start() - 1, *self.segments()]) + 1
         descriptor = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         try:
             sync_directory(self._directory)
@@ -101,7 +130,7 @@ class Journal:
         self._refuse_vanished(self._descriptor)
         if self._suspect:
             self._cut_off(self._descriptor)
-        record = b"%08x %08x %s\n" % (len(document), zlib.crc32(document), document)
+        record = b"%s%s\n" % (_header(document), document)
         self._suspect = True
         try:
             write(self._descriptor, record)
@@ -116,19 +145,27 @@ class Journal:
     def set_start(self, number: int) -> None:
         """Let the segments before this one count no more, once the directory is flushed."""
         beside = self._directory / "start.tmp"
-        beside.write_text(f"{number}\n", encoding="ascii")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            write(descriptor, b"%d\n" % number)
+            flush(descriptor)
+        finally:
+            os.close(descriptor)
         beside.replace(self._directory / "start")
 
     def drop_uncounted(self) -> None:
         """Remove the segments that do not count."""
         start = self._start()
-        for path in sorted(self._directory.glob("*.log")):
-            if path.stem.isdecimal() and int(path.stem) < start:
+        for path in sorted(self._segment_files()):
+            if int(path.stem) < start:
                 drop(path)
 
     def close(self) -> None:
         """Close the present segment."""
         if self._descriptor is not None:
+            if self._suspect:
+                with contextlib.suppress(OSError):
+                    self._cut_off(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -145,9 +182,12 @@ class Journal:
 
     def _start(self) -> int:
         try:
-            return int((self._directory / "start").read_text(encoding="ascii"))
-        except FileNotFoundError:
+            return int((self._directory / "start").read_bytes())
+        except (FileNotFoundError, IsADirectoryError, ValueError):
             return 0
+
+    def _segment_files(self) -> list[Path]:
+        return [path for path in self._directory.glob("*.log") if _SEGMENT.fullmatch(path.name) and path.is_file()]
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{number:010}.log"
@@ -179,20 +219,40 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _record_at(data: memoryview, position: int) -> tuple[bytes | None, int]:
-    """Read the record at a position; returns it, or None, and where to go on."""
-    try:
-        length = int(bytes(data[position : position + 8]), 16)
-        checksum = int(bytes(data[position + 9 : position + 17]), 16)
-    except ValueError:
-        return None, _next_line(data, position)
+def _record_at(data: bytes, position: int) -> bytes | None:
+    """Read the record at a position, if there is a whole one."""
+    length = _length_at(data, position)
+    if length is None or length < 0:
+        return None
     end = position + _HEADER + length
-    document = bytes(data[position + _HEADER : end])
-    if len(document) == length and bytes(data[end : end + 1]) == b"\n" and zlib.crc32(document) == checksum:
-        return document, end + 1
-    return None, _next_line(data, position)
+    document = data[position + _HEADER : end]
+    whole = data[position : position + _HEADER] == _header(document) and data[end : end + 1] == b"\n"
+    return document if whole else None
 
 
-def _next_line(data: memoryview, position: int) -> int:
-    found = bytes(data[position:]).find(b"\n")
-    return len(data) if found < 0 else position + found + 1
+def _header(document: bytes) -> bytes:
+    return b"%08x %08x " % (len(document), zlib.crc32(document))
+
+
+def _length_at(data: bytes, position: int) -> int | None:
+    """Read the length of the document in the record at a position."""
+    try:
+        return int(data[position : position + 8], 16)
+    except ValueError:
+        return None
+
+
+def _is_cut_short(data: bytes, position: int) -> bool:
+    """Tell whether the data end within what may be the beginning of a record."""
+    if data.find(b"\n", position) >= 0:
+        return False
+    length = _length_at(data, position)
+    return length is None or position + _HEADER + length >= len(data)
+
+
+def _next_line(data: bytes, position: int) -> int:
+    return data.find(b"\n", position) + 1 or len(data)
+
+
+def _no_record(begin: int, end: int) -> str:
+    return f"bytes {begin:,} to {end:,} are no record"

@@ -1,15 +1,21 @@
-"""`DirectoryLock`: one process at a time writes to a directory. The kernel keeps the lock, and any death frees it."""
+"""`DirectoryLock`: one process at a time writes to a directory. The kernel keeps the lock, and any death frees it.
+
+`kept` and `alone` are for a moment: whoever reads many files asks for nothing to be removed meanwhile.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import weakref
 from typing import TYPE_CHECKING
 
 from openagents_json.errors import StoreLockedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 try:
@@ -51,12 +57,58 @@ class DirectoryLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode() + b"\n", 0)
         self._descriptor = descriptor
+        _held.add(self)
 
     def release(self) -> None:
         """Give the lock back."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            _held.discard(self)
+
+
+@contextlib.contextmanager
+def kept(directory: Path) -> Iterator[None]:
+    """Keep others from being `alone` with a directory, as far as that is possible, while the block runs."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(_locked(directory, fcntl.LOCK_SH))
+        yield
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[bool]:
+    """Tell whether nobody has asked for a directory to be `kept`; if so, nobody can while the block runs."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(directory, fcntl.LOCK_EX))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, kind: int) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """Close the locks in a forked child: they are its parent's, and must not outlive that."""
+    for lock in tuple(_held):
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def _describe(holder: bytes) -> str:

@@ -72,7 +72,7 @@ class Table:
         self._dependents: dict[str, dict[str, None]] = {}
         self._held: dict[str, dict[str, None]] = {}
         self._ready: dict[str, list[_Ready]] = {}
-        self._parked: dict[tuple[str, str], list[_Ready]] = {}
+        self._parked: dict[tuple[str, str | None, str], list[_Ready]] = {}
         self._due: list[tuple[datetime, str]] = []
         self._arrivals = count()
         self._workers: dict[str, _WorkerEntry] = {}
@@ -107,9 +107,7 @@ class Table:
                 self.jobs[job_id] = after
                 if after.ready_at is not None and (before is None or after.ready_at != before.ready_at):
                     ready, due = ready or after.ready_at <= plan.now, due or after.ready_at > plan.now
-            if before is not None and (
-                after is None or after.status is not before.status or after.lease != before.lease
-            ):
+            if before is not None and (after is None or _concerns_others(before, after)):
                 changed.append(job_id)
         for worker_id in plan.dead:
             self._workers.pop(worker_id, None)
@@ -275,7 +273,7 @@ class Table:
 
     def _unpark(self, claim: Claim) -> None:
         """Put back what earlier claims set aside and this one may take."""
-        for key in [key for key in self._parked if key[1] not in claim.exclude_handlers]:
+        for key in [key for key in self._parked if not _is_excluded(claim, key[1], key[2])]:
             heap = self._ready.setdefault(key[0], [])
             for entry in self._parked.pop(key):
                 heapq.heappush(heap, entry)
@@ -292,8 +290,8 @@ class Table:
                 continue
             if job.job_id in claim.exclude_jobs:
                 passed.append(entry)
-            elif job.spec.handler_name in claim.exclude_handlers:
-                self._parked.setdefault((queue, job.spec.handler_name), []).append(entry)
+            elif _is_excluded(claim, job.spec.handler, job.spec.name):
+                self._parked.setdefault((queue, job.spec.handler, job.spec.name), []).append(entry)
             else:
                 taken = job
         for entry in passed:
@@ -308,6 +306,17 @@ class Table:
                 return max(0.0, (ready_at - now).total_seconds())
             heapq.heappop(self._due)
         return None
+
+
+def _concerns_others(before: JobRecord, after: JobRecord) -> bool:
+    """Tell whether a change is news to whoever holds the job or waits for it; being claimed is not."""
+    if before.lease is None and after.lease is not None:
+        return False
+    return after.status is not before.status or after.lease != before.lease
+
+
+def _is_excluded(claim: Claim, handler: str | None, name: str) -> bool:
+    return name in claim.exclude_names if handler is None else handler in claim.exclude_handlers
 
 
 def _forget(index: dict[str, dict[str, None]], key: str, job: JobRecord | None) -> None:

@@ -75,7 +75,9 @@ class FileJobStore(JobStore):
         self._read_only = read_only
         self._table = Table()
         self._unsure = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
+        self._filing = asyncio.Lock()  # taken before the other, where both are
         self._executor: ThreadPoolExecutor | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
         self._dirty: set[str] = set()
@@ -97,21 +99,36 @@ class FileJobStore(JobStore):
             await self._in_thread(self._directory.acquire)
             await self._load()
         except BaseException:
-            self._directory.release()
-            self._executor.shutdown(wait=False)
+            self._let_go()
             raise
 
     @override
     async def _close(self) -> None:
+        self._enter_loop()
+        try:
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+            if not self._read_only:
+                await self._write_job_files()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Give up the directory, once no thread works on it any more, and the threads."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        if not self._read_only:
-            await self._write_job_files()
-        await self._in_thread(self._directory.release)
+            self._timer = None
+        self._directory.release()
         if self._executor is not None:
             self._executor.shutdown(wait=False)
+
+    def _enter_loop(self) -> None:
+        """Forget what belonged to an event loop that ended meanwhile: nobody will ever be woken there."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._timer = loop, None
+            self._turn, self._filing = asyncio.Lock(), asyncio.Lock()
+            self._under_way.clear()
 
     @override
     async def apply(self, changes: Sequence[Change], *, claim: Claim | None = None) -> Result:
@@ -160,6 +177,7 @@ class FileJobStore(JobStore):
         return self._clock.now()
 
     async def _apply(self, changes: Sequence[Change], claim: Claim | None) -> Result:
+        self._enter_loop()
         async with self._turn:
             if self._unsure:
                 await self._load()
@@ -183,12 +201,16 @@ class FileJobStore(JobStore):
     async def _refresh(self) -> None:
         self._require_open()
         if self._read_only:
+            self._enter_loop()
             async with self._turn:
-                news = await self._in_thread(self._directory.news)
+                # whoever is cancelled here has read what the table does not hold: all is read again then
+                again, self._unsure = self._unsure, True
+                news = None if again else await self._in_thread(self._directory.news)
                 if news is None:
                     await self._load()
-                elif news:
+                else:
                     self._table.restore(news, self._clock.now(), self._clock.monotonic())
+                self._unsure = False
 
     async def _load(self) -> None:
         """Read everything from the disk."""
@@ -199,41 +221,38 @@ class FileJobStore(JobStore):
         self._dirty = set(self._directory.in_journal)
 
     def _write_job_files_soon(self) -> None:
-        if self._directory.segment_size > _SEGMENT_SIZE and not self._under_way_checkpoint():
-            self._start_checkpoint()
+        if self._directory.segment_size > _SEGMENT_SIZE and not self._filing.locked():
+            self._start_writing_job_files()
         elif self._timer is None:
-            self._timer = self._clock.call_later(_SEGMENT_AGE, self._start_checkpoint)
+            self._timer = self._clock.call_later(_SEGMENT_AGE, self._start_writing_job_files)
 
-    def _under_way_checkpoint(self) -> bool:
-        return any(task.get_name() == "write job files" for task in self._under_way)
-
-    def _start_checkpoint(self) -> None:
+    def _start_writing_job_files(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         self._keep(asyncio.get_running_loop().create_task(self._write_job_files(), name="write job files"))
 
     async def _write_job_files(self) -> None:
-        """Bring the job files up to date, then drop the journal's segments that stood for them."""
-        async with self._turn:
-            dirty, self._dirty = self._dirty, set()
-            if not dirty:
-                return
-            try:
-                number = await self._in_thread(self._directory.begin_segment)
-            except OSError as exc:
-                self._not_written(dirty, exc)
-                return
-            jobs = [(job_id, self._table.get(job_id)) for job_id in dirty]
-        try:
-            await self._in_thread(lambda: self._directory.write_job_files(jobs, number))
-        except OSError as exc:
-            self._not_written(dirty, exc)
+        """Bring the job files up to date, then drop the journal's segments that stood for them.
 
-    def _not_written(self, dirty: set[str], error: OSError) -> None:
-        """Keep what could not be written for the next time; the journal has it meanwhile."""
-        logger.warning("the job files in %s could not be written, trying again later: %s", self._directory.path, error)
-        self._dirty |= dirty
+        One after the other: the segments that one of them drops may be all there is of the jobs of another.
+        """
+        async with self._filing:
+            dirty: set[str] = set()
+            try:
+                async with self._turn:
+                    dirty, self._dirty = self._dirty, dirty
+                    if not dirty:
+                        return
+                    number = await self._in_thread(self._directory.begin_segment)
+                    jobs = [(job_id, self._table.get(job_id)) for job_id in dirty]
+                await self._in_thread(lambda: self._directory.write_job_files(jobs, number))
+            except BaseException as exc:
+                self._dirty |= dirty  # the journal has them meanwhile
+                if not isinstance(exc, OSError):
+                    raise
+                path = self._directory.path
+                logger.warning("the job files in %s could not be written, trying again later: %s", path, exc)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something that goes on to its end even if the caller is cancelled."""
