@@ -87,7 +87,7 @@ class Lifetime:
         if not runtime.loop.is_closed():
             msg = "this job manager runs in another event loop; use one manager for each, they may share a database"
             raise RuntimeError(msg)
-        runtime.forget_store()
+        runtime.abandon()
         self._predecessor = runtime
         self.runtime = self._starting = self._stopping = None
 

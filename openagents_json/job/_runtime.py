@@ -158,7 +158,7 @@ class Runtime:
         if self._main is not None:
             await asyncio.wait({self._main}, timeout=_LAST_STEPS)
             self._main.cancel()
-        self.forget_store()
+        self.abandon()
         self._threads.close()
         await self._events.close(_LAST_STEPS)
         if self._config.run_jobs:
@@ -193,8 +193,9 @@ class Runtime:
             self._opened = False
             await self._store.close()
 
-    def forget_store(self) -> None:
-        """Hear no more from the store."""
+    def abandon(self) -> None:
+        """Hear no more from the store, and want nothing more of it; all that can be done once the event loop is gone."""
+        self._scheduler.abandon()
         if self._unlisten is not None:
             self._unlisten()
             self._unlisten = None

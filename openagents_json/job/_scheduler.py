@@ -99,12 +99,16 @@ class Scheduler:
 
     async def stop(self, timeout: float) -> None:
         """Claim nothing more, and wait for the answer to a claim that is under way, `timeout` seconds at most."""
+        self.abandon()
+        if self._claim_under_way:
+            await self._clock.wait(self._claim_answered, timeout)
+
+    def abandon(self) -> None:
+        """Claim nothing more."""
         self._claiming = False
         self._alarm.cancel()
         if self._resting is not None:
             self._resting.cancel()
-        if self._claim_under_way:
-            await self._clock.wait(self._claim_answered, timeout)
 
     def wake(self) -> None:
         """Jobs may have become ready, or may be run now that could not be before."""
