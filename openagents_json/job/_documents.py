@@ -43,6 +43,16 @@ def whole(job: JobRecord) -> bytes:
     return _splice(fields, raw)
 
 
+def read_whole(data: bytes) -> JobRecord:
+    """Read what `whole` or `readable` wrote.
+
+    Raises:
+        DamagedDocumentError: it is something else.
+        NewerFormatError: a later version wrote it.
+    """
+    return job_of(parse(data))
+
+
 def state(job: JobRecord) -> bytes:
     """Write what may have changed since the job was created, on one line."""
     return _splice({"format": FORMAT, "job_id": job.job_id} | _state_fields(job), {"result": job.result})
@@ -80,7 +90,7 @@ def upgraded(document: object) -> dict[str, Any]:
         found = document["format"]
         if found > FORMAT:
             raise NewerFormatError(
-                f"it has format {found}, and this version of openagents_json knows {FORMAT}; install a newer one"
+                f"one has format {found}, and this version of openagents_json knows {FORMAT}; install a newer one"
             )
         if found not in UPGRADES:
             raise DamagedDocumentError(f"it has format {found}, which never was")

@@ -159,7 +159,6 @@ class Runtime:
             await asyncio.wait({self._main}, timeout=_LAST_STEPS)
             self._main.cancel()
         self.abandon()
-        self._threads.close()
         await self._events.close(_LAST_STEPS)
         if self._config.run_jobs:
             await self._sign_off()
@@ -194,8 +193,9 @@ class Runtime:
             await self._store.close()
 
     def abandon(self) -> None:
-        """Hear no more from the store, and want nothing more of it; all that can be done once the event loop is gone."""
+        """Hear no more from the store, and want nothing more of it; needs no event loop."""
         self._scheduler.abandon()
+        self._threads.close()
         if self._unlisten is not None:
             self._unlisten()
             self._unlisten = None

@@ -1,7 +1,7 @@
 """`JobDirectory`: the files of a file store as one thing: load, commit, checkpoint. Synchronous file I/O.
 
-`commit`, `begin_segment` and `load` exclude each other; `write_job_files` may run beside commits. `release` waits for
-what is under way in other threads: whoever takes the lock next finds the files at rest.
+`commit`, `begin_segment` and `load` exclude each other; `write_job_files` may run beside commits. Nothing may be under
+way when the directory is released: whoever takes its lock next shall find the files at rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pydantic_core
 
 from openagents_json.errors import StoreError, StoreUnavailableError
 from openagents_json.job import _documents
-from openagents_json.job._documents import DamagedDocumentError
+from openagents_json.job._documents import DamagedDocumentError, NewerFormatError
 from openagents_json.job.storage._jobfiles import JobFiles
 from openagents_json.job.storage._journal import Journal, Mark, sync_directory
 from openagents_json.job.storage._lock import DirectoryLock, alone, kept
@@ -80,22 +80,20 @@ class JobDirectory:
             if not (self.path / "jobs").is_dir():
                 raise StoreError(f"there are no jobs in {str(self.path)!r} to be read")
             return
-        with self._alone:
-            try:
-                for directory in (self.path, self.path / "jobs", self.path / "journal"):
-                    directory.mkdir(parents=True, exist_ok=True)
-                self._lock.acquire()
-                sync_directory(self.path)
-            except OSError as exc:
-                self._lock.release()
-                problem = f"cannot keep jobs in {str(self.path)!r}: {exc.strerror or exc}; choose another directory"
-                raise StoreError(problem) from exc
+        try:
+            for directory in (self.path, self.path / "jobs", self.path / "journal"):
+                directory.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            sync_directory(self.path)
+        except OSError as exc:
+            self._lock.release()
+            problem = f"cannot keep jobs in {str(self.path)!r}: {exc.strerror or exc}; choose another directory"
+            raise StoreError(problem) from exc
 
     def release(self) -> None:
         """Close everything, and give the lock back; harmless when there is nothing to close."""
-        with self._filing, self._alone:
-            self._journal.close()
-            self._lock.release()
+        self._journal.close()
+        self._lock.release()
 
     def load(self) -> dict[str, JobRecord]:
         """Read all jobs, and begin a new segment for what is to come.
@@ -113,8 +111,11 @@ class JobDirectory:
                     self._in_segment.clear()
                     if not self.in_journal:
                         self._write_job_files((), number)
+            except NewerFormatError as exc:
+                raise NewerFormatError(f"the jobs in {str(self.path)!r} cannot be read: {exc}") from None
             except OSError as exc:
-                problem = f"the jobs in {str(self.path)!r} cannot be read: {exc.strerror or exc}"
+                what = "read" if self._read_only else "opened"
+                problem = f"the jobs in {str(self.path)!r} cannot be {what}: {exc.strerror or exc}"
                 raise StoreUnavailableError(problem) from exc
             return self._jobs if self._read_only else self._hand_over()
 
@@ -128,7 +129,7 @@ class JobDirectory:
                 before = dict(self._jobs)
                 changed = self._replay(segments)
                 self._files.tidy()
-            except OSError:
+            except (OSError, NewerFormatError):
                 return None
             return {
                 job_id: self._jobs.get(job_id) for job_id in changed if self._jobs.get(job_id) != before.get(job_id)
@@ -179,7 +180,9 @@ class JobDirectory:
             self._write_job_files(jobs, number)
 
     def _write_job_files(self, jobs: Iterable[tuple[str, JobRecord | None]], number: int) -> None:
+        self._journal.refuse_vanished()
         self._files.write(jobs)
+        self._journal.refuse_vanished()
         with alone(self.path / "journal") as nobody_reads:
             if nobody_reads:  # else it is done the next time
                 self._journal.set_start(number)

@@ -106,6 +106,7 @@ class Journal:
         Raises:
             OSError: it cannot be made; the present one stays in use.
         """
+        self.refuse_vanished()
         if self._suspect and self._descriptor is not None:
             self._cut_off(self._descriptor)
         number = max([self._number, self._start() - 1, *self.segments()]) + 1
@@ -127,7 +128,7 @@ class Journal:
         """
         if self._descriptor is None:
             raise FileNotFoundError(f"the journal in {self._directory} is not open")
-        self._refuse_vanished(self._descriptor)
+        self.refuse_vanished()
         if self._suspect:
             self._cut_off(self._descriptor)
         record = b"%s%s\n" % (_header(document), document)
@@ -141,6 +142,17 @@ class Journal:
             raise
         self._suspect = False
         self._size += len(record)
+
+    def refuse_vanished(self) -> None:
+        """Refuse to write where nobody will find it again, or where another store is by now.
+
+        Raises:
+            FileNotFoundError: the present segment is not in the directory any more.
+        """
+        if self._descriptor is not None:
+            there, mine = self._path(self._number).stat(), os.fstat(self._descriptor)
+            if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+                raise FileNotFoundError(f"{self._path(self._number)} has been replaced by another file")
 
     def set_start(self, number: int) -> None:
         """Let the segments before this one count no more, once the directory is flushed."""
@@ -168,12 +180,6 @@ class Journal:
                     self._cut_off(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _refuse_vanished(self, descriptor: int) -> None:
-        """Refuse to write to a file that nobody will find again."""
-        there, mine = self._path(self._number).stat(), os.fstat(descriptor)
-        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            raise FileNotFoundError(f"{self._path(self._number)} has been replaced by another file")
 
     def _cut_off(self, descriptor: int) -> None:
         os.ftruncate(descriptor, self._size)

@@ -114,13 +114,14 @@ class FileJobStore(JobStore):
             self._let_go()
 
     def _let_go(self) -> None:
-        """Give up the directory, once no thread works on it any more, and the threads."""
+        """Give up the threads and the directory; a caller who was cancelled waits here for what is under way."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._directory.release()
         if self._executor is not None:
-            self._executor.shutdown(wait=False)
+            self._executor.shutdown(cancel_futures=True)
+            self._executor = None
+        self._directory.release()
 
     def _enter_loop(self) -> None:
         """Forget what belonged to an event loop that ended meanwhile: nobody will ever be woken there."""
