@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from openagents_json.job.events import EventBus
     from openagents_json.job.handlers import RetryDelay
     from openagents_json.job.model import BatchJob, Job, JobOptions, JobStatus
+    from openagents_json.job.retry import RetryPolicy
     from openagents_json.job.storage.base import JobStore
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -119,13 +120,17 @@ class OpenAgentsApp:
     def handler(self, name: F) -> F: ...
 
     @overload
-    def handler(self, name: str | None = None, *, retry_policy: RetryDelay | None = None) -> Callable[[F], F]: ...
+    def handler(
+        self, name: str | None = None, *, retry_policy: RetryDelay | RetryPolicy | None = None
+    ) -> Callable[[F], F]: ...
 
-    def handler(self, name: Any = None, *, retry_policy: RetryDelay | None = None) -> Any:
+    def handler(self, name: Any = None, *, retry_policy: RetryDelay | RetryPolicy | None = None) -> Any:
         """Register the decorated function as a handler; see `JobManager.handler`."""
         return self.job_manager.handler(name, retry_policy=retry_policy)
 
-    def register_handler(self, name: str | None, function: F, *, retry_policy: RetryDelay | None = None) -> F:
+    def register_handler(
+        self, name: str | None, function: F, *, retry_policy: RetryDelay | RetryPolicy | None = None
+    ) -> F:
         """Make a function the handler of a name; see `JobManager.register_handler`."""
         return self.job_manager.register_handler(name, function, retry_policy=retry_policy)
 

@@ -314,11 +314,15 @@ class Retry(OpenAgentsError):  # noqa: N818 - a request, not an error; the field
 
     def __init__(self, reason: str = "the handler asked for a retry", *, delay: float | None = None) -> None:
         super().__init__(reason)
-        if delay is not None and not 0 <= delay < float("inf"):
+        if delay is not None and not _is_duration(delay):
             msg = f"delay must be a number of seconds >= 0, not {delay!r}"
             raise ValueError(msg)
         self.reason = reason
         self.delay = delay
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 class NonRetryableError(OpenAgentsError):

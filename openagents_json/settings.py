@@ -1,21 +1,30 @@
 """Settings: defaults for managers, read from the environment, changeable by assignment.
 
 Every setting can be given as an environment variable: ``OPENAGENTS_`` and the path with ``__`` between its parts, so
-``settings.job.store_type`` is ``OPENAGENTS_JOB__STORE_TYPE``. Assigned values are validated. A `JobManager` reads the
+``settings.job.store_type`` is ``OPENAGENTS_JOB__STORE_TYPE``; ``none`` there means None. Assigned values are validated. A `JobManager` reads the
 settings when it is made; changing them later affects managers made later.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(validate_assignment=True, extra="forbid")
+    # inputs are hidden, for one of them may be a password
+    model_config = ConfigDict(validate_assignment=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _none_in_words(value: object) -> object:
+    """Let environment variables, which hold text only, say None."""
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+_OrNone = BeforeValidator(_none_in_words)
 
 
 class JobSettings(_Section):
@@ -41,12 +50,12 @@ class JobSettings(_Section):
     store_type: Literal["memory", "file", "database"] = "memory"
     store_path: Path = Path("job_data")
     job_recovery_timeout_minutes: float = Field(5.0, gt=0, allow_inf_nan=False)
-    retention_days: float | None = Field(30.0, ge=0, allow_inf_nan=False)
+    retention_days: Annotated[float | None, _OrNone] = Field(30.0, ge=0, allow_inf_nan=False)
     max_concurrent_jobs: int = Field(10, ge=1)
-    default_timeout: float | None = Field(None, gt=0, allow_inf_nan=False)
+    default_timeout: Annotated[float | None, _OrNone] = Field(None, gt=0, allow_inf_nan=False)
     default_max_retries: int = Field(0, ge=0)
     default_retry_delay: float = Field(1.0, ge=0, allow_inf_nan=False)
-    default_max_recoveries: int | None = Field(5, ge=0)
+    default_max_recoveries: Annotated[int | None, _OrNone] = Field(5, ge=0)
     shutdown_timeout: float = Field(30.0, ge=0, allow_inf_nan=False)
     cancel_grace: float = Field(5.0, ge=0, allow_inf_nan=False)
     max_payload_bytes: int = Field(1024 * 1024, ge=1)
@@ -70,7 +79,7 @@ class DatabaseSettings(_Section):
     dialect: Literal["sqlite", "postgresql", "mysql"] = "sqlite"
     path: Path = Path("jobs.db")
     host: str = "localhost"
-    port: int | None = Field(None, ge=1, le=65535)
+    port: Annotated[int | None, _OrNone] = Field(None, ge=1, le=65535)
     username: str | None = None
     password: SecretStr | None = None
     name: str = "openagents"
@@ -96,7 +105,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="OPENAGENTS_", env_nested_delimiter="__", validate_assignment=True, extra="ignore"
+        env_prefix="OPENAGENTS_",
+        env_nested_delimiter="__",
+        validate_assignment=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     job: JobSettings = Field(default_factory=JobSettings)

@@ -202,10 +202,12 @@ class Applied:
             (cancelled, or brought back). `Finish`, `Progress`, `Release` and `Unclaim` leave out the one they name:
             its holder knows it.
         changed: whether this very call changed anything.
+        at: the time written into the job that `Finish` and its like name, by which their caller can tell what it is.
     """
 
     jobs: tuple[JobRecord, ...] = ()
     changed: bool = True
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

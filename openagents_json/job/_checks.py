@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Any
 import uuid_utils
 
 from openagents_json.errors import InvalidJobError
+from openagents_json.job._shown import shown
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _MANY = 1_000_000
@@ -33,7 +33,7 @@ def check_id(value: object, field: str = "job_id") -> str:
     """
     if not isinstance(value, str) or _ID.fullmatch(value) is None:
         problem = "must be a letter or digit, then up to 63 letters, digits, '.', '_', ':' or '-'"
-        raise InvalidJobError(field, f"{problem}; not {short(value)}")
+        raise InvalidJobError(field, f"{problem}; not {shown(value)}")
     return value
 
 
@@ -50,12 +50,15 @@ def check_number(value: object, field: str, *, low: float = 0, high: float = LON
     Raises:
         InvalidJobError: it is not.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        number = float(value)
-        if low <= number <= high and not (above and number == low):
-            return number
+    # a huge int is compared as it is: it would not fit into a float
+    if isinstance(value, int | float) and _is_within(value, low, high, above=above):
+        return float(value)
     bounds = f"{'>' if above else '>='} {low:g} and <= {high:g}"
-    raise InvalidJobError(field, f"must be a number {bounds}, not {short(value)}")
+    raise InvalidJobError(field, f"must be a number {bounds}, not {shown(value)}")
+
+
+def _is_within(value: float, low: float, high: float, *, above: bool) -> bool:
+    return not isinstance(value, bool) and low <= value <= high and not (above and value == low)
 
 
 def check_count(value: object, field: str, *, low: int = 0) -> int:
@@ -65,7 +68,7 @@ def check_count(value: object, field: str, *, low: int = 0) -> int:
         InvalidJobError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= _MANY:
-        raise InvalidJobError(field, f"must be a whole number from {low} to {_MANY:,}, not {short(value)}")
+        raise InvalidJobError(field, f"must be a whole number from {low} to {_MANY:,}, not {shown(value)}")
     return value
 
 
@@ -76,7 +79,7 @@ def check_flag(value: object, field: str) -> bool:
         InvalidJobError: it is not.
     """
     if not isinstance(value, bool):
-        raise InvalidJobError(field, f"must be True or False, not {short(value)}")
+        raise InvalidJobError(field, f"must be True or False, not {shown(value)}")
     return value
 
 
@@ -88,7 +91,7 @@ def check_choice(value: object, field: str, allowed: Iterable[str]) -> str:
     """
     choices = tuple(allowed)
     if not isinstance(value, str) or value not in choices:
-        raise InvalidJobError(field, f"must be one of {', '.join(map(repr, choices))}, not {short(value)}")
+        raise InvalidJobError(field, f"must be one of {', '.join(map(repr, choices))}, not {shown(value)}")
     return value
 
 
@@ -99,7 +102,7 @@ def check_list(value: object, field: str, of: str) -> Sequence[Any]:
         InvalidJobError: it is not.
     """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
-        raise InvalidJobError(field, f"must be a list of {of}, not {short(value)}")
+        raise InvalidJobError(field, f"must be a list of {of}, not {shown(value)}")
     return value
 
 
@@ -113,9 +116,9 @@ def check_time(value: object, field: str) -> datetime:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise InvalidJobError(field, f"{short(value)} is not an ISO 8601 time") from None
+            raise InvalidJobError(field, f"{shown(value)} is not an ISO 8601 time") from None
     if not isinstance(value, datetime):
-        raise InvalidJobError(field, f"must be a datetime or ISO text, not {short(value)}")
+        raise InvalidJobError(field, f"must be a datetime or ISO text, not {shown(value)}")
     if not 1 < value.year < 9999:  # a year at either end is left for conversions between time zones
         raise InvalidJobError(field, f"{value} is out of range")
     return value
@@ -133,9 +136,3 @@ def refuse_unknown(given: Iterable[object], known: Collection[str], what: str) -
             hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(sorted(known))}"
             msg = f"{what} has no option {name!r}; {hint}"
             raise TypeError(msg)
-
-
-def short(value: object) -> str:
-    """Show a value in an error message."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -47,9 +47,9 @@ def encode(value: object, field: str, *, limit: int) -> bytes:
             _refuse_unstorable(pydantic_core.from_json(data), field, ())
         if data.count(b"[") + data.count(b"{") >= _MAX_DEPTH or _has_long_number(data):
             pydantic_core.from_json(data)
-    except (ValueError, TypeError, RecursionError) as exc:
-        if isinstance(exc, InvalidJobError):
-            raise
+    except InvalidJobError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - the user's own classes take part, and may raise anything
         _refuse_unstorable(value, field, ())
         raise InvalidJobError(field, f"has no JSON form: {exc}") from None
     if len(data) > limit:
@@ -121,13 +121,15 @@ def _refuse_unstorable(value: object, path: str, above: tuple[int, ...]) -> None
         if not math.isfinite(value):
             raise InvalidJobError(path, f"is {value!r}, which JSON cannot express; use None or a string")
     else:
-        parts = _parts(value)
+        try:
+            parts = _parts(value)
+        except Exception:  # noqa: BLE001 - the value's own class, which may be what is to blame
+            parts = []
         if parts and len(above) >= _MAX_DEPTH:
             raise InvalidJobError(path, f"is nested more than {_MAX_DEPTH} levels deep; flatten it")
         for step, part in parts:
             _refuse_unstorable(part, f"{path}{step}", (*above, id(value)))
-        if not parts:
-            _refuse_leaf(value, path)
+        _refuse_itself(value, path)
 
 
 def _parts(value: object) -> list[tuple[str, object]]:
@@ -144,10 +146,11 @@ def _parts(value: object) -> list[tuple[str, object]]:
     return []
 
 
-def _refuse_leaf(value: object, path: str) -> None:
+def _refuse_itself(value: object, path: str) -> None:
+    """Refuse a value whose parts are all well, or that has none, if it has no JSON form."""
     try:
         pydantic_core.to_json(value)
-    except (ValueError, TypeError) as exc:
+    except Exception as exc:  # noqa: BLE001 - as above
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         reason = "" if "unknown type" in str(exc) else f" ({exc})"
         problem = f"a value of type {kind} has no JSON form{reason}; convert it to plain data first"

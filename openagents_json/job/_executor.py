@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import threading
 import traceback
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from openagents_json.job._clock import Clock, Timer
     from openagents_json.job._record import JobRecord
     from openagents_json.job._slots import Slots
-    from openagents_json.job._threads import ThreadPool
+    from openagents_json.job._threads import Ended, ThreadPool
     from openagents_json.job.context import Jobs
     from openagents_json.job.handlers import Handler
 
@@ -332,7 +333,7 @@ class Execution:
             # from here on nothing can be held: neither a thread nor, to any purpose, the coroutine that waits for it
             self._in_thread = True
             ended = self._environment.threads.run(lambda: function(*positional, **named))
-            return (await ended).unwrap()
+            return _result_of_plain(await ended)
         except SystemExit as exc:
             # let through, it would end the event loop and every other job with it
             msg = f"the handler called sys.exit({exc.code!r})"
@@ -380,6 +381,16 @@ class _Deadline:
             self._timer.cancel()
             self._left = max(0.0, self._left - (self._clock.monotonic() - self._since))
             self._since = None
+
+
+def _result_of_plain(ended: Ended) -> Any:
+    """Give what a plain function returned, unless that is a coroutine nobody has awaited."""
+    result = ended.unwrap()
+    if inspect.iscoroutine(result):
+        result.close()
+        msg = "the handler is a plain function and returned a coroutine; make it `async def`, or register that"
+        raise TypeError(msg)
+    return result
 
 
 def _describe(exception: BaseException) -> JobError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_type_hints
 
 from openagents_json.errors import InvalidJobError
 from openagents_json.job import _codec
 from openagents_json.job._changes import SORT_KEYS, Query
-from openagents_json.job._checks import check_choice, check_id, check_time, refuse_unknown
+from openagents_json.job._checks import check_choice, check_id, check_list, check_time, refuse_unknown
+from openagents_json.job._shown import shown
 from openagents_json.job.model import Job, JobPriority, JobStatus
 
 if TYPE_CHECKING:
@@ -60,7 +61,14 @@ class JobOrder(JobFilters, total=False):
     after: Job | None
 
 
-_KNOWN = frozenset(JobOrder.__annotations__)
+_FILTERS = frozenset(get_type_hints(JobFilters))
+_KNOWN = frozenset(get_type_hints(JobOrder))
+
+
+def filters(selection: Mapping[str, Any]) -> Query:
+    """Check the arguments of `count_jobs`; raises like `query`."""
+    refuse_unknown(selection, _FILTERS, "counting jobs")
+    return query(selection)
 
 
 def query(selection: Mapping[str, Any]) -> Query:
@@ -70,7 +78,7 @@ def query(selection: Mapping[str, Any]) -> Query:
         InvalidJobError: one is wrong.
         TypeError: there is no such argument.
     """
-    refuse_unknown(selection, _KNOWN, "a selection of jobs")
+    refuse_unknown(selection, _KNOWN, "listing jobs")
     given = {key: value for key, value in selection.items() if value is not None}
     sort_by = check_choice(given.get("sort_by", "created_at"), "sort_by", SORT_KEYS)
     after = given.get("after")
@@ -108,13 +116,11 @@ def _statuses(value: object) -> frozenset[_Status]:
     try:
         return frozenset(JobStatus(status) for status in many)
     except ValueError:
-        raise InvalidJobError("status", f"must be one or several of {_STATUSES}, not {value!r}") from None
+        raise InvalidJobError("status", f"must be one or several of {_STATUSES}, not {shown(value)}") from None
 
 
 def _tags(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InvalidJobError("tags", f"must be a list of texts, not {value!r}")
-    return tuple(checked_text(tag, "tags") for tag in value)
+    return tuple(checked_text(tag, "tags") for tag in check_list(value, "tags", "texts"))
 
 
 def _time(given: Mapping[str, Any], field: str) -> datetime | None:
@@ -127,5 +133,5 @@ def _time(given: Mapping[str, Any], field: str) -> datetime | None:
 def _whole(given: Mapping[str, Any], field: str, default: int | None) -> int | None:
     value = given.get(field, default)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise InvalidJobError(field, f"must be a whole number >= 0, not {value!r}")
+        raise InvalidJobError(field, f"must be a whole number >= 0, not {shown(value)}")
     return value

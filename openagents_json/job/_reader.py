@@ -67,13 +67,16 @@ class JobReader(ABC):
 
     async def count_jobs(self, **filters: Unpack[JobFilters]) -> int:
         """Count the jobs that match; raises like `list_jobs`."""
-        query = _queries.query(filters)
+        query = _queries.filters(filters)
         await self._ready()
         return await self.job_store.count(query)
 
     async def get_batch_jobs(self, batch_id: str) -> list[Job]:
-        """Read the jobs of a batch, in the order of their creation; empty when there is no such batch."""
-        return await self._find(_queries.query({"batch_id": check_id(batch_id, "batch_id"), "sort_order": "asc"}))
+        """Read the jobs of a batch, in the order they were given; empty when there is no such batch."""
+        query = _queries.query({"batch_id": check_id(batch_id, "batch_id")})
+        await self._ready()
+        records = await self.job_store.find(query)
+        return [self._job(record) for record in sorted(records, key=lambda record: record.spec.batch_position)]
 
     async def get_dependencies(self, job_id: str) -> list[Job]:
         """Read the jobs that a job depends on directly, in the order given; raises like `get_job`."""

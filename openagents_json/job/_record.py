@@ -59,6 +59,8 @@ class JobSpec(NamedTuple):
     max_recoveries: int | None
     request_id: str
     """the call that created it: tells a repeated `Add` from a duplicate id"""
+    batch_position: int = 0
+    """its place in its batch"""
 
     @property
     def handler_name(self) -> str:

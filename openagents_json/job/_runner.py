@@ -266,7 +266,7 @@ class Runner:
             return
         if not self._is_followed(change.job_id) and not answer.jobs:
             return
-        now = self._store.now()
+        now = answer.at or self._store.now()
         if isinstance(change, Release):
             self._tell(EventType.RELEASED, _lifecycle.release(execution.record, change.lease, change.why, now))
         else:
@@ -301,7 +301,9 @@ class Runner:
         if isinstance(answer, Refused):
             self._look_at([change.job_id])
         else:
-            self._tell(EventType.PROGRESS, _lifecycle.progress(execution.record, change, self._store.now()))
+            self._tell(
+                EventType.PROGRESS, _lifecycle.progress(execution.record, change, answer.at or self._store.now())
+            )
 
     def _is_under_way(self, job_id: str) -> bool:
         execution = self.running.get(job_id)
@@ -345,9 +347,9 @@ def retry_delay(record: JobRecord, handler: Handler, exception: BaseException, c
         return None
     if isinstance(exception, Retry) and exception.delay is not None:
         return min(exception.delay, LONGEST_DELAY)
-    if handler.retry_delay is not None:
+    if handler.retry_policy is not None:
         try:
-            return handler.own_delay(retry, exception)
+            return handler.own_delay(retry, exception, chance)
         except Exception:
             # the user's code: its failure must not lose the outcome it is asked about
             logger.exception("the retry policy of handler %r failed; the job's own is used", handler.name)

@@ -222,7 +222,7 @@ class Runtime:
     def tell(self, type_: EventType, record: JobRecord) -> None:
         """Tell waiters and listeners what happened to a job."""
         self.watch.offer(record)
-        self._events.publish(type_, record, self._store.now())
+        self._events.publish(type_, record, record.updated_at)
 
     async def recover(self) -> list[JobRecord]:
         """Put back the jobs of dead workers, watching silent ones for as long as it takes to be sure."""

@@ -19,9 +19,9 @@ from openagents_json.job._checks import (
     check_time,
     new_id,
     refuse_unknown,
-    short,
 )
 from openagents_json.job._record import RECOVERY_HISTORY, JobSpec
+from openagents_json.job._shown import shown
 from openagents_json.job.model import DependencyFailurePolicy, JobOptions, JobPriority
 from openagents_json.job.retry import LONGEST_DELAY, RetryPolicy
 
@@ -101,7 +101,12 @@ class Submission:
                     raise InvalidJobError("name", "is missing; every job needs one")
                 name = options.pop("name")
                 job = self._new_job(
-                    ids[position], name, options, request_id=batch_id, auto_start=auto_start, batch=(batch_id, ids)
+                    ids[position],
+                    name,
+                    options,
+                    request_id=batch_id,
+                    auto_start=auto_start,
+                    batch=(batch_id, ids, position),
                 )
             except InvalidJobError as exc:
                 raise InvalidJobError(f"specs[{position}].{exc.field}", exc.problem) from None
@@ -118,7 +123,7 @@ class Submission:
         *,
         request_id: str,
         auto_start: bool,
-        batch: tuple[str | None, Sequence[str]] = (None, ()),
+        batch: tuple[str | None, Sequence[str], int] = (None, (), 0),
     ) -> NewJob:
         refuse_unknown(options, _OPTIONS, "a job")
         fields = dict(self._absent)
@@ -126,9 +131,16 @@ class Submission:
             check = self._checks.get(option)
             if check is not None:
                 fields[option] = check(value)
-        batch_id, ids = batch
+        batch_id, ids, position = batch
         checked_name = _codec.check_text(name, "name", shortest=1, longest=255)
-        spec = JobSpec(job_id=job_id, name=checked_name, batch_id=batch_id, request_id=request_id, **fields)
+        spec = JobSpec(
+            job_id=job_id,
+            name=checked_name,
+            batch_id=batch_id,
+            request_id=request_id,
+            batch_position=position,
+            **fields,
+        )
         dependencies = options.get("dependencies")
         run_at, delay = _start_time(options.get("run_at"), options.get("delay"))
         return NewJob(
@@ -145,12 +157,12 @@ class Submission:
         if isinstance(handler, str):
             return _codec.check_text(handler, "handler", shortest=1, longest=255)
         if not callable(handler):
-            raise InvalidJobError("handler", f"must be a registered function or its name, not {short(handler)}")
+            raise InvalidJobError("handler", f"must be a registered function or its name, not {shown(handler)}")
         return self._handlers.name_of(handler)
 
     def _metadata(self, metadata: object) -> bytes:
         if not isinstance(metadata, Mapping):
-            raise InvalidJobError("metadata", f"must be a dict, not {short(metadata)}")
+            raise InvalidJobError("metadata", f"must be a dict, not {shown(metadata)}")
         if RECOVERY_HISTORY in metadata:
             raise InvalidJobError(f"metadata.{RECOVERY_HISTORY}", "is kept by the job itself; leave it out")
         return _codec.encode(dict(metadata), "metadata", limit=self._limit)
@@ -161,7 +173,7 @@ def _ids_of(specs: Sequence[object]) -> list[str]:
     ids: dict[str, None] = {}
     for position, spec in enumerate(specs):
         if not isinstance(spec, Mapping):
-            raise InvalidJobError(f"specs[{position}]", f"must be a dict, not {short(spec)}")
+            raise InvalidJobError(f"specs[{position}]", f"must be a dict, not {shown(spec)}")
         given = spec.get("job_id")
         job_id = new_id() if given is None else check_id(given, f"specs[{position}].job_id")
         if job_id in ids:
@@ -200,7 +212,7 @@ def _failure_policy(given: object) -> DependencyFailurePolicy:
 
 def _retry_policy(given: object) -> RetryPolicy | None:
     if given is not None and not isinstance(given, RetryPolicy):
-        problem = f"must be a RetryPolicy, not {short(given)}; a policy of your own belongs to the handler"
+        problem = f"must be a RetryPolicy, not {shown(given)}; a policy of your own belongs to the handler"
         raise InvalidJobError("retry_policy", problem)
     return given
 
@@ -214,5 +226,5 @@ def _start_time(run_at: object, delay: object) -> tuple[datetime | None, float |
         return None, None
     moment = check_time(run_at, "run_at")
     if moment.tzinfo is None:
-        raise InvalidJobError("run_at", f"{short(run_at)} has no time zone; add one, e.g. tzinfo=datetime.UTC")
+        raise InvalidJobError("run_at", f"{shown(run_at)} has no time zone; add one, e.g. tzinfo=datetime.UTC")
     return moment.astimezone(UTC), None

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from openagents_json.errors import EventsLostError, JobNotFoundError
+from openagents_json.job._checks import check_id
+from openagents_json.job._shown import shown
 from openagents_json.job.model import Job, JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from datetime import datetime
 
     from openagents_json.job._record import JobRecord
@@ -115,7 +117,7 @@ class EventStream:
             EventsLostError: the stream was too far behind and has been dropped.
             JobNotFoundError: the stream's one job does not exist.
         """
-        if not self._looked:
+        if not self._looked and not self._ended:
             self._looked = True
             await self._look()
         while not self._buffer:
@@ -128,6 +130,7 @@ class EventStream:
         event = self._buffer.popleft()
         if self._job_id is not None and event.type in {*_LAST_EVENTS.values(), EventType.DELETED}:
             await self.aclose()
+            self._buffer.clear()
         return event
 
     async def aclose(self) -> None:
@@ -166,11 +169,12 @@ class EventBus:
     def __init__(self, read: Callable[[str], Awaitable[JobRecord | None]]) -> None:
         self.read = read
         self._subscribers: list[_Subscriber] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         # whoever leaves its loop with `break` never closes a stream: those are forgotten with their last reference
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
 
     def subscribe(
-        self, callback: Callable[[JobEvent], Any], types: Iterable[EventType | str] | None = None
+        self, callback: Callable[[JobEvent], Any], types: EventType | str | Iterable[EventType | str] | None = None
     ) -> Callable[[], None]:
         """Call a function for every event, or every one of some types.
 
@@ -179,16 +183,20 @@ class EventBus:
 
         Args:
             callback: takes the event.
-            types: the types it wants, as members or strings; None: all.
+            types: the type, or types, it wants, as members or strings; None: all.
 
         Returns:
             A function that ends the subscription.
 
         Raises:
             ValueError: there is no such type of event.
+            TypeError: `callback` cannot be called.
         """
-        wanted = None if types is None else frozenset(EventType(type_) for type_ in types)
-        subscriber = _Subscriber(callback, wanted)
+        given: object = callback
+        if not callable(given):
+            msg = f"a subscriber must be a function to be called with each event, not {shown(callback)}"
+            raise TypeError(msg)
+        subscriber = _Subscriber(callback, None if types is None else _event_types(types), self._tasks)
         self._subscribers.append(subscriber)
 
         def unsubscribe() -> None:
@@ -198,7 +206,13 @@ class EventBus:
         return unsubscribe
 
     def stream(self, job_id: str | None = None) -> EventStream:
-        """Listen to all jobs, or to one until it is over; to be called inside the event loop."""
+        """Listen to all jobs, or to one until it is over; to be called inside the event loop.
+
+        Raises:
+            InvalidJobError: `job_id` cannot be the id of a job.
+        """
+        if job_id is not None:
+            check_id(job_id)
         stream = EventStream(self, job_id)
         self._streams.add(stream)
         return stream
@@ -229,21 +243,35 @@ class EventBus:
         """Give coroutine functions that subscribed `timeout` seconds to take what was published, and end streams."""
         for stream in tuple(self._streams):
             await stream.aclose()
-        tasks = {subscriber.task for subscriber in self._subscribers if subscriber.task is not None}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout)
+        if self._tasks:
+            _, late = await asyncio.wait(tuple(self._tasks), timeout=timeout)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
 
 
+def _event_types(types: EventType | str | Iterable[EventType | str]) -> frozenset[EventType]:
+    given = [types] if isinstance(types, str) else types
+    try:
+        return frozenset(EventType(type_) for type_ in given)
+    except ValueError as exc:
+        msg = f"{exc}; there are {', '.join(type_.value for type_ in EventType)}"
+        raise ValueError(msg) from None
+
+
 class _Subscriber:
-    def __init__(self, callback: Callable[[JobEvent], Any], types: frozenset[EventType] | None) -> None:
+    def __init__(
+        self,
+        callback: Callable[[JobEvent], Any],
+        types: frozenset[EventType] | None,
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        self._tasks = tasks
         self._callback = callback
         self._types = types
         self._buffer: deque[JobEvent] = deque()
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._is_async = inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
             getattr(callback, "__call__", None)  # noqa: B004 - not a test for callability
         )
@@ -262,8 +290,10 @@ class _Subscriber:
             logger.error("subscriber %r was dropped: %s", self._callback, EventsLostError(len(self._buffer)))
             return False
         self._buffer.append(event)
-        if self.task is None or self.task.done():
-            self.task = asyncio.get_running_loop().create_task(self._drain(), name=f"events for {self._callback!r}")
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._drain(), name=f"events for {self._callback!r}")
+            self._tasks.add(self._task)
+            self._task.add_done_callback(self._tasks.discard)
         return True
 
     async def _drain(self) -> None:
@@ -273,9 +303,14 @@ class _Subscriber:
                 await self._callback(event)
 
     @contextlib.contextmanager
-    def _contained(self, event: JobEvent) -> Any:
+    def _contained(self, event: JobEvent) -> Iterator[None]:
+        """Let what a subscriber raises reach neither the manager nor other subscribers: it is the user's code."""
         try:
             yield
-        except Exception:
-            # a subscriber is the user's code: its error must reach neither the manager nor other subscribers
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._is_async and task is not None and task.cancelling():
+                raise
+            logger.exception("subscriber %r was cancelled at event %r", self._callback, event.type.value)
+        except (Exception, SystemExit):
             logger.exception("subscriber %r failed at event %r", self._callback, event.type.value)

@@ -7,19 +7,22 @@ missing.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from openagents_json.errors import InvalidHandlerError, NonRetryableError, Retry
+from openagents_json.errors import InvalidHandlerError, InvalidJobError, NonRetryableError, Retry
 from openagents_json.job import _codec
+from openagents_json.job._shown import shown
 from openagents_json.job.context import JobContext
-from openagents_json.job.retry import LONGEST_DELAY
+from openagents_json.job.retry import LONGEST_DELAY, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import FrameType
 
     from pydantic import TypeAdapter
@@ -46,7 +49,7 @@ class Handler:
         payload_by_name: whether the payload is passed by that name; else it comes first.
         context_parameter: the parameter that gets the context; None: it has none.
         payload_type: validates the payload; None: it is passed as it is.
-        retry_delay: its own retry policy.
+        retry_policy: its own retry policy.
     """
 
     name: str
@@ -56,7 +59,7 @@ class Handler:
     payload_by_name: bool
     context_parameter: str | None
     payload_type: TypeAdapter[Any] | None
-    retry_delay: RetryDelay | None
+    retry_policy: RetryDelay | RetryPolicy | None
 
     def arguments(self, payload: bytes, context: JobContext) -> tuple[list[Any], dict[str, Any]]:
         """Make the arguments of the call.
@@ -74,13 +77,15 @@ class Handler:
             positional.append(self._payload(payload))
         return positional, named
 
-    def own_delay(self, retry: int, exception: BaseException) -> float | None:
+    def own_delay(self, retry: int, exception: BaseException, chance: float) -> float | None:
         """Ask the handler's own retry policy for the seconds to wait before a retry; None: give up.
 
         Raises:
             ValueError: it answers with something else. (And whatever it raises itself.)
         """
-        delay = None if self.retry_delay is None else self.retry_delay(retry, exception)
+        if self.retry_policy is None or isinstance(self.retry_policy, RetryPolicy):
+            return None if self.retry_policy is None else self.retry_policy.delay_before(retry, chance)
+        delay = self.retry_policy(retry, exception)
         if delay is not None and not 0 <= delay <= LONGEST_DELAY:
             msg = f"a retry policy must return None or seconds from 0 to {LONGEST_DELAY:g}, not {delay!r}"
             raise ValueError(msg)
@@ -113,16 +118,16 @@ class HandlerRegistry:
         name: str | None,
         function: Callable[..., Any],
         *,
-        retry_delay: RetryDelay | None = None,
-        namespace: Mapping[str, Any] | None = None,
+        retry_policy: RetryDelay | RetryPolicy | None = None,
+        scope: Scope | None = None,
     ) -> Handler:
         """Make a function the handler of a name.
 
         Args:
             name: None: the function's own.
             function: a coroutine function, or a plain one.
-            retry_delay: its own retry policy.
-            namespace: further names its annotations may use.
+            retry_policy: its own retry policy.
+            scope: where it is registered from.
 
         Raises:
             InvalidHandlerError: the function cannot be called as a handler, or the name belongs to another one.
@@ -131,14 +136,22 @@ class HandlerRegistry:
             raise InvalidHandlerError(f"a handler must be a function, not {function!r}")
         if name is None:
             name = getattr(function, "__name__", None)
-        if not isinstance(name, str) or not name:
+        if name is None:
             raise InvalidHandlerError(f"{function!r} has no name to register it under; pass one")
+        try:
+            _codec.check_text(name, "name", shortest=1, longest=255)
+        except InvalidJobError as exc:
+            raise InvalidHandlerError(f"no job could ask for a handler of this name: {exc.problem}") from None
+        policy: object = retry_policy
+        if not (policy is None or isinstance(policy, RetryPolicy) or callable(policy)):
+            problem = f"must be a RetryPolicy or a function, not {shown(retry_policy)}"
+            raise InvalidHandlerError(f"handler {name!r}: retry_policy {problem}")
         present = self._handlers.get(name)
         if present is not None and not _is_redefinition(present.function, function):
             raise InvalidHandlerError(
                 f"handler {name!r} is registered already, as {present.function!r}; choose another name"
             )
-        handler = make_handler(name, function, retry_delay=retry_delay, namespace=namespace)
+        handler = make_handler(name, function, retry_policy=retry_policy, scope=scope)
         self._handlers[name] = handler
         return handler
 
@@ -158,32 +171,31 @@ def make_handler(
     name: str,
     function: Callable[..., Any],
     *,
-    retry_delay: RetryDelay | None = None,
-    namespace: Mapping[str, Any] | None = None,
+    retry_policy: RetryDelay | RetryPolicy | None = None,
+    scope: Scope | None = None,
 ) -> Handler:
     """Look at a function's signature and annotations; see `HandlerRegistry.register`."""
+    plain = _plain_function(function)
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise InvalidHandlerError(f"handler {name!r}: {function!r} is a generator function; return the result instead")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as exc:
         raise InvalidHandlerError(f"handler {name!r}: the signature of {function!r} cannot be read") from exc
+    names = _names_for(plain, scope)
     payload: inspect.Parameter | None = None
     context: str | None = None
-    positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     for parameter in signature.parameters.values():
-        if parameter.name == "context" or _annotation(function, parameter, namespace) is JobContext:
-            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+        if parameter.name == "context" or _is_context(_annotation(parameter, names)):
+            if context is not None:
+                raise InvalidHandlerError(f"handler {name!r}: two parameters ask for the context; leave one out")
+            if parameter.kind not in _BY_NAME:
                 raise InvalidHandlerError(f"handler {name!r}: {parameter.name!r} must be passable by name")
             context = parameter.name
-        elif payload is None and parameter.kind in positional:
+        elif payload is None and parameter.kind in _BY_POSITION:
             payload = parameter
-        elif parameter.default is parameter.empty and parameter.kind not in {
-            inspect.Parameter.VAR_POSITIONAL,
-            inspect.Parameter.VAR_KEYWORD,
-        }:
-            raise InvalidHandlerError(
-                f"handler {name!r}: nothing is passed for parameter {parameter.name!r}; a handler takes the payload "
-                f"and a JobContext, so give it a default"
-            )
+        elif parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+            raise InvalidHandlerError(_not_passed(name, parameter, names))
     return Handler(
         name=name,
         function=function,
@@ -191,17 +203,40 @@ def make_handler(
         payload_parameter=None if payload is None else payload.name,
         payload_by_name=payload is not None and payload.kind is not inspect.Parameter.POSITIONAL_ONLY,
         context_parameter=context,
-        payload_type=None if payload is None else _validator(name, function, payload, namespace),
-        retry_delay=retry_delay,
+        payload_type=None if payload is None else _validator(name, payload, names),
+        retry_policy=retry_policy,
     )
 
 
-def callers_namespace() -> Mapping[str, Any]:
-    """Give the local names where the package was called from: annotations of nested handlers may use them."""
+class Scope(NamedTuple):
+    """Where a handler is registered from: annotations of handlers defined there may use its local names."""
+
+    local_names: Mapping[str, Any]
+    module_names: Mapping[str, Any]
+
+
+def callers_scope() -> Scope | None:
+    """Find where the package was called from."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_OWN_MODULES):
         frame = frame.f_back
-    return {} if frame is None else frame.f_locals
+    return None if frame is None else Scope(frame.f_locals, frame.f_globals)
+
+
+_OWN_MODULES = ("openagents_json.app", "openagents_json.job.")
+_BY_POSITION = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+_BY_NAME = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+_VARIADIC = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+_UNRESOLVED = object()
+
+
+def _plain_function(function: Callable[..., Any]) -> Any:
+    """Find the function behind partials, methods, wrappers, and objects that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = type(function).__call__
+    return inspect.unwrap(getattr(function, "__func__", function))
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
@@ -216,37 +251,65 @@ def _is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     return None not in where and where == (getattr(new, "__module__", None), getattr(new, "__qualname__", None))
 
 
-_OWN_MODULES = ("openagents_json.app", "openagents_json.job.")
-_UNRESOLVED = object()
+def _names_for(plain: Any, scope: Scope | None) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Give the global and local names that annotations of a function mean."""
+    module_names: dict[str, Any] = getattr(plain, "__globals__", {})
+    is_local = "<locals>" in getattr(plain, "__qualname__", "")
+    if scope is not None and is_local and scope.module_names is module_names:
+        return module_names, scope.local_names
+    return module_names, {}
 
 
-def _annotation(function: Callable[..., Any], parameter: inspect.Parameter, namespace: Mapping[str, Any] | None) -> Any:
+def _annotation(parameter: inspect.Parameter, names: tuple[dict[str, Any], Mapping[str, Any]]) -> Any:
     annotation = parameter.annotation
     if not isinstance(annotation, str):
         return annotation
-    names = getattr(inspect.unwrap(function), "__globals__", {})
     try:
-        return eval(annotation, dict(names), dict(namespace or {}))  # noqa: S307 - source of the program itself
+        return eval(annotation, names[0], names[1])  # noqa: S307 - source of the program itself
     except Exception:  # noqa: BLE001 - any expression may stand in an annotation
         return _UNRESOLVED
 
 
+def _is_context(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _is_context(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+        return any(_is_context(part) for part in typing.get_args(annotation))
+    return annotation is JobContext
+
+
+def _not_passed(name: str, parameter: inspect.Parameter, names: tuple[dict[str, Any], Mapping[str, Any]]) -> str:
+    if _annotation(parameter, names) is _UNRESOLVED:
+        return _unresolved(name, parameter)
+    return (
+        f"handler {name!r}: nothing is passed for parameter {parameter.name!r}; a handler takes the payload and a "
+        f"JobContext, so give it a default"
+    )
+
+
+def _unresolved(name: str, parameter: inspect.Parameter) -> str:
+    return (
+        f"handler {name!r}: the annotation {parameter.annotation!r} of {parameter.name!r} cannot be resolved; it must "
+        f"name something that exists at run time (not only under TYPE_CHECKING)"
+    )
+
+
 def _validator(
-    name: str, function: Callable[..., Any], parameter: inspect.Parameter, namespace: Mapping[str, Any] | None
+    name: str, parameter: inspect.Parameter, names: tuple[dict[str, Any], Mapping[str, Any]]
 ) -> TypeAdapter[Any] | None:
-    annotation = _annotation(function, parameter, namespace)
+    annotation = _annotation(parameter, names)
     if annotation is _UNRESOLVED:
-        raise InvalidHandlerError(
-            f"handler {name!r}: the annotation {parameter.annotation!r} of {parameter.name!r} cannot be resolved; "
-            f"it must name something that exists at run time (not only under TYPE_CHECKING)"
-        )
-    if annotation in {parameter.empty, Any, object}:
+        raise InvalidHandlerError(_unresolved(name, parameter))
+    if any(annotation is anything for anything in (parameter.empty, Any, object)):
         return None
-    from pydantic import PydanticSchemaGenerationError, TypeAdapter, errors  # noqa: PLC0415 - slow to import
+    from pydantic import TypeAdapter  # noqa: PLC0415 - slow to import
 
     try:
-        return TypeAdapter(annotation)
-    except (PydanticSchemaGenerationError, errors.PydanticUserError) as exc:
-        raise InvalidHandlerError(
-            f"handler {name!r}: no payload can be validated against {parameter.annotation!r}: {exc}"
-        ) from exc
+        adapter = TypeAdapter(annotation)
+        if not getattr(adapter, "pydantic_complete", True):
+            adapter.rebuild(raise_errors=True)
+    except Exception as exc:
+        # pydantic raises errors of several kinds, and so do the user's own types
+        problem = f"handler {name!r}: no payload can be validated against {parameter.annotation!r}: {exc}"
+        raise InvalidHandlerError(problem) from exc
+    return adapter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import override
 
-from openagents_json.errors import JobCancelledError, JobFailedError
+from openagents_json.errors import ConfigurationError, JobCancelledError, JobFailedError
 from openagents_json.job import _signals
 from openagents_json.job._changes import (
     Add,
@@ -29,12 +29,14 @@ from openagents_json.job._config import UNSET, ManagerConfig, Unset, configurati
 from openagents_json.job._lifetime import Lifetime
 from openagents_json.job._reader import JobReader
 from openagents_json.job._runtime import Runtime
+from openagents_json.job._shown import shown
 from openagents_json.job._submission import Submission
 from openagents_json.job.context import JobContext
 from openagents_json.job.events import EventBus, EventType, event_of
-from openagents_json.job.handlers import Handler, HandlerRegistry, RetryDelay, callers_namespace
+from openagents_json.job.handlers import Handler, HandlerRegistry, RetryDelay, Scope, callers_scope
 from openagents_json.job.model import Job, JobStatus
-from openagents_json.job.storage import store_from_settings
+from openagents_json.job.retry import RetryPolicy
+from openagents_json.job.storage import JobStore, store_from_settings
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from openagents_json.job._changes import Answer, Change
     from openagents_json.job._record import JobRecord, JobSpec
     from openagents_json.job.model import BatchJob, JobOptions
-    from openagents_json.job.storage.base import JobStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,11 +104,16 @@ class JobManager(JobReader):
             shutdown_timeout=shutdown_timeout,
             job_recovery_timeout_minutes=job_recovery_timeout_minutes,
         )
-        super().__init__(store_from_settings(settings) if job_store is None else job_store)
+        if job_store is None:
+            job_store = store_from_settings(settings)
+        elif not isinstance(job_store, JobStore):
+            raise ConfigurationError(f"job_store must be a JobStore (not a class or a name), not {shown(job_store)}")
+        super().__init__(job_store)
         self.events = EventBus(self._read)
         self._clock = clock or SystemClock()
         self._handlers = HandlerRegistry()
-        self._submission = Submission(settings.job, self._handlers)
+        with configuration_errors():
+            self._submission = Submission(settings.job, self._handlers)
         self._lifetime = Lifetime(self._make_runtime)
 
     @override
@@ -182,9 +188,11 @@ class JobManager(JobReader):
     def handler(self, name: F) -> F: ...
 
     @overload
-    def handler(self, name: str | None = None, *, retry_policy: RetryDelay | None = None) -> Callable[[F], F]: ...
+    def handler(
+        self, name: str | None = None, *, retry_policy: RetryDelay | RetryPolicy | None = None
+    ) -> Callable[[F], F]: ...
 
-    def handler(self, name: Any = None, *, retry_policy: RetryDelay | None = None) -> Any:
+    def handler(self, name: Any = None, *, retry_policy: RetryDelay | RetryPolicy | None = None) -> Any:
         """Register the decorated function as a handler: ``@manager.handler("send mail")``.
 
         Args:
@@ -194,15 +202,17 @@ class JobManager(JobReader):
         Raises:
             InvalidHandlerError: the function cannot be called as a handler, or the name belongs to another one.
         """
-        namespace = callers_namespace()
+        scope = callers_scope()
 
         def register(function: F) -> F:
-            self._register(None if callable(name) else name, function, retry_policy, namespace)
+            self._register(None if callable(name) else name, function, retry_policy, scope)
             return function
 
         return register(name) if callable(name) else register
 
-    def register_handler(self, name: str | None, function: F, *, retry_policy: RetryDelay | None = None) -> F:
+    def register_handler(
+        self, name: str | None, function: F, *, retry_policy: RetryDelay | RetryPolicy | None = None
+    ) -> F:
         """Make a function the handler of a name.
 
         Its first parameter is the payload, validated against its annotation (a pydantic model, dataclass, TypedDict
@@ -213,8 +223,9 @@ class JobManager(JobReader):
         Args:
             name: what jobs ask for; None: the function's own name.
             function: the handler.
-            retry_policy: called with the number of the retry and the exception; returns the seconds to wait, or None
-                to give up. It goes before the job's own policy, within the job's `max_retries`.
+            retry_policy: a `RetryPolicy`, or a function called with the number of the retry and the exception, which
+                returns the seconds to wait, or None to give up. It goes before the job's own policy, within the job's
+                `max_retries`.
 
         Returns:
             The function.
@@ -222,7 +233,7 @@ class JobManager(JobReader):
         Raises:
             InvalidHandlerError: the function cannot be called as a handler, or the name belongs to another one.
         """
-        self._register(name, function, retry_policy, callers_namespace())
+        self._register(name, function, retry_policy, callers_scope())
         return function
 
     async def execute_job(self, job: Job, context: JobContext) -> Any:
@@ -434,9 +445,13 @@ class JobManager(JobReader):
         )
 
     def _register(
-        self, name: str | None, function: Callable[..., Any], retry_policy: RetryDelay | None, namespace: Any
+        self,
+        name: str | None,
+        function: Callable[..., Any],
+        retry_policy: RetryDelay | RetryPolicy | None,
+        scope: Scope | None,
     ) -> None:
-        self._handlers.register(name, function, retry_delay=retry_policy, namespace=namespace)
+        self._handlers.register(name, function, retry_policy=retry_policy, scope=scope)
         if self._lifetime.runtime is not None:
             self._lifetime.runtime.handlers_changed()
 
@@ -462,7 +477,7 @@ class JobManager(JobReader):
             payload_by_name=False,
             context_parameter="context",
             payload_type=None,
-            retry_delay=None,
+            retry_policy=None,
         )
 
     async def _create(self, name: str, options: JobOptions, *, auto_start: bool) -> Job:

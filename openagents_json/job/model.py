@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -11,6 +11,7 @@ from typing import Any, Required, Self, TypedDict
 from typing_extensions import override
 
 from openagents_json.errors import InvalidJobError
+from openagents_json.job._shown import shown
 from openagents_json.job.retry import RetryPolicy
 
 
@@ -55,7 +56,7 @@ class JobPriority(IntEnum):
         elif isinstance(value, int) and not isinstance(value, bool) and cls.LOW <= value <= cls.CRITICAL:
             return cls(value)
         names = ", ".join(repr(name.lower()) for name in cls.__members__)
-        raise InvalidJobError("priority", f"must be a JobPriority or one of {names}, not {value!r}")
+        raise InvalidJobError("priority", f"must be a JobPriority or one of {names}, not {shown(value)}")
 
 
 class WaitReason(StrEnum):
@@ -210,6 +211,18 @@ class Job:
             raise KeyError(field)
         return getattr(self, field)
 
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the fields' names, like a mapping."""
+        return iter(_JOB_FIELDS)
+
+    def __len__(self) -> int:
+        """Count the fields, like a mapping."""
+        return len(_JOB_FIELDS)
+
+    @override
+    def __hash__(self) -> int:
+        return hash((self.job_id, self.updated_at))
+
     def keys(self) -> tuple[str, ...]:
         """List the fields' names, so that ``dict(job)`` works."""
         return _JOB_FIELDS
@@ -252,6 +265,8 @@ class Job:
         Raises:
             InvalidJobError: a field is missing, unknown, or cannot be read.
         """
+        if not isinstance(data, Mapping):
+            raise InvalidJobError("job", f"must be what Job.to_dict() returned, not {shown(data)}")
         unlike = set(data) ^ set(_JOB_FIELDS)
         if unlike:
             raise InvalidJobError(min(unlike), "this field is missing or unknown; pass what Job.to_dict() returned")
@@ -261,12 +276,14 @@ class Job:
             values["status"] = JobStatus(data["status"])
             values["wait_reason"] = data["wait_reason"] and WaitReason(data["wait_reason"])
             values["on_dependency_failure"] = DependencyFailurePolicy(data["on_dependency_failure"])
-            values["tags"], values["dependencies"] = tuple(data["tags"]), tuple(data["dependencies"])
+            values["tags"], values["dependencies"] = _texts(data["tags"]), _texts(data["dependencies"])
             values["error"] = data["error"] and JobError(**data["error"])
             values["retry_policy"] = data["retry_policy"] and RetryPolicy(**data["retry_policy"])
             values["attempts"] = tuple(_attempt_from_dict(attempt) for attempt in data["attempts"])
             for name in _TIME_FIELDS:
                 values[name] = data[name] and datetime.fromisoformat(data[name])
+            values["created_at"] = datetime.fromisoformat(data["created_at"])
+            values["updated_at"] = datetime.fromisoformat(data["updated_at"])
         except (TypeError, ValueError, KeyError) as exc:
             raise InvalidJobError("job", f"{exc}; pass what Job.to_dict() returned") from exc
         return cls(**values)
@@ -331,6 +348,13 @@ def _error_to_dict(error: JobError | None) -> dict[str, str] | None:
     if error is None:
         return None
     return {"type": error.type, "message": error.message, "traceback": error.traceback}
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        msg = f"{shown(value)} is not a list of texts"
+        raise TypeError(msg)
+    return tuple(value)
 
 
 def _attempt_from_dict(data: dict[str, Any]) -> Attempt:

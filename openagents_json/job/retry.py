@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openagents_json.errors import InvalidJobError
+from openagents_json.job._shown import shown
 
 #: No delay is longer than this, whatever factor made it: 30 days, in seconds.
 LONGEST_DELAY = 30 * 24 * 3600.0
@@ -68,4 +69,6 @@ class RetryPolicy:
 
 def _require(name: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidJobError(f"retry_policy.{name}", f"must be a number between {low:g} and {high:g}, not {value!r}")
+        raise InvalidJobError(
+            f"retry_policy.{name}", f"must be a number between {low:g} and {high:g}, not {shown(value)}"
+        )

@@ -1,7 +1,7 @@
 """Helps for tests: time that a test controls, a store that fails on purpose, and the rules every store is held to.
 
 Names are loaded when they are first used: `ManualClock`, `FaultyStore` and the builders need nothing but this
-package; `JobStoreConformance` needs pytest and pytest-asyncio (the extra ``testing``).
+package; `JobStoreConformance` needs pytest and pytest-asyncio, `store_machine` hypothesis (the extra ``testing``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openagents_json.testing.clock import ManualClock
     from openagents_json.testing.conformance import JobStoreConformance
     from openagents_json.testing.faulty import Fault, FaultyStore
+    from openagents_json.testing.machine import store_machine
 
 __all__ = [
     "Fault",
@@ -33,6 +34,7 @@ __all__ = [
     "a_worker",
     "adding",
     "check_consistency",
+    "store_machine",
 ]
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "a_worker": "builders",
     "adding": "builders",
     "check_consistency": "builders",
+    "store_machine": "machine",
 }
 
 

@@ -8,8 +8,9 @@ recovery, what a purge removes first) it takes what the store chose and checks t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from openagents_json.errors import (
@@ -26,6 +27,7 @@ from openagents_json.errors import (
 from openagents_json.job._changes import (
     Add,
     AddDependency,
+    Applied,
     Cancel,
     Change,
     Delete,
@@ -34,6 +36,7 @@ from openagents_json.job._changes import (
     Progress,
     Purge,
     Recover,
+    Refused,
     Release,
     RemoveDependency,
     Rerun,
@@ -46,7 +49,7 @@ from openagents_json.job.model import AttemptOutcome, DependencyFailurePolicy, J
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from openagents_json.job._changes import Claim, Claimed, NewJob, Query
+    from openagents_json.job._changes import Answer, Claim, Claimed, NewJob, Query
     from openagents_json.job._record import JobRecord, JobSpec
 
 _PENDING, _RUNNING, _PAUSED = JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED
@@ -79,6 +82,7 @@ class ModelJob:
     queued: bool
     dependencies: list[str]
     run_at: datetime | None
+    unmet: int = 0
     status: JobStatus = _PENDING
     ready_at: datetime | None = None
     started_at: datetime | None = None
@@ -117,7 +121,7 @@ class Verdict:
     """What the answer to a change must be.
 
     Attributes:
-        refusals: where not empty, it is refused with one of these errors.
+        refusals: where not empty, it is refused with one of these errors, and nothing has happened.
         named: the jobs the answer begins with.
         others: the jobs that follow in it, in any order.
         changed: whether anything changed; None: the contract does not say.
@@ -129,6 +133,13 @@ class Verdict:
     others: frozenset[str] = frozenset()
     changed: bool | None = True
     edges: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+    def check_refusal(self, error: OpenAgentsError) -> None:
+        """Check the error that a change was refused with."""
+        assert type(error) in self.refusals, f"{error!r}, but the model says {self}"
+        if isinstance(error, DependencyCycleError):
+            assert error.cycle[0] == error.cycle[-1]
+            assert all(there in self.edges[here] for here, there in pairwise(error.cycle)), f"{error.cycle} is no cycle"
 
 
 class Model:
@@ -146,29 +157,41 @@ class Model:
         self.dead: set[str] = set()
         self._now = datetime.min
 
-    def apply(self, change: Change, answered: Sequence[JobRecord], now: datetime) -> Verdict:
-        """Make a change, and what follows from it.
+    def copy(self) -> Model:
+        """Give a model that goes on from here by itself."""
+        other = Model()
+        other.workers, other.dead = set(self.workers), set(self.dead)
+        for name, job in self.jobs.items():
+            other.jobs[name] = replace(
+                job,
+                dependencies=[*job.dependencies],
+                attempts=[*job.attempts],
+                recovery_history=[*job.recovery_history],
+            )
+        return other
 
-        Args:
-            change: the change.
-            answered: the jobs in the store's answer, for what it may choose.
-            now: the store's time.
-        """
+    def apply(self, change: Change, answer: Answer, now: datetime) -> None:
+        """Make a change, and what follows from it; check that it was answered rightly."""
         self._now = now
-        verdict = self._make(change, answered)
-        if verdict.refusals:
-            return verdict
+        verdict = self._make(change, answer.jobs if isinstance(answer, Applied) else ())
+        if isinstance(answer, Refused):
+            verdict.check_refusal(answer.error)
+            return
+        assert not verdict.refusals, f"{change} was applied, but the model says {verdict}"
         cancelled = self._cancel_with_dependencies()
-        self._update_ready_at()
-        return Verdict(
-            named=verdict.named,
-            others=(verdict.others | cancelled) - frozenset(verdict.named),
-            changed=verdict.changed,
-        )
+        self._update_waiting()
+        assert verdict.changed in {None, answer.changed}
+        names = [job.job_id for job in answer.jobs]
+        assert (*names[: len(verdict.named)],) == verdict.named, f"{names} are shown, the model says {verdict}"
+        others = (verdict.others | cancelled) - {*verdict.named}
+        assert sorted(names[len(verdict.named) :]) == sorted(others), f"{names} are shown, and not {others}"
+        for job in answer.jobs:
+            assert job.job_id not in self.jobs or job.status is self.jobs[job.job_id].status
 
     def claim(self, claim: Claim, claimed: Claimed, now: datetime) -> None:
         """Check what a claim got, and hand it out."""
         self._now = now
+        assert all(job.lease == claim.lease and job.worker_id == claim.worker_id for job in claimed.jobs)
         got = [job.job_id for job in claimed.jobs]
         if claim.worker_id not in self.workers:
             assert isinstance(claimed.error, WorkerDeadError), "only a living worker may claim"
@@ -181,39 +204,70 @@ class Model:
         else:
             self._hand_out(claim, got)
         due = min((job.ready_at for job in self.jobs.values() if job.ready_at and job.ready_at > now), default=None)
-        assert (claimed.next_due_in is None) is (due is None), f"the next job is due at {due}"
-        if due is not None and claimed.next_due_in is not None:
-            assert abs(claimed.next_due_in - (due - now).total_seconds()) < 0.001
+        wait = None if due is None else (due - now).total_seconds()
+        told = claimed.next_due_in
+        if wait is None:
+            assert told is None or claim.repeated, "no job is due"
+        else:
+            assert told is not None, f"the next job is due in {wait} seconds"
+            assert told < wait + 0.001, f"the next job is due in {wait} seconds"
+            assert told > wait - 0.001 or claim.repeated, f"the next job is due in {wait} seconds"
 
-    def facts(self, job_id: str) -> dict[str, Any]:
+    def compare(self, records: Iterable[JobRecord], now: datetime) -> None:
+        """Check that a store's jobs are these and no others, each as it must be."""
+        self._now = now
+        names = set()
+        for record in records:
+            names.add(record.job_id)
+            job = self.jobs.get(record.job_id)
+            assert job is not None, f"{record.job_id} came back"
+            facts, shown = self._facts(job), _comparable(record)
+            assert {field: shown[field] for field in facts} == facts, f"{record.job_id} is not what it must be"
+            assert record.to_job(self._now).wait_reason is self._wait_reason(job)
+            self._check_blame(job, record)
+        assert names == self.jobs.keys(), "a job was lost"
+
+    def ready(self) -> list[str]:
+        """List the jobs that could be claimed when the model was last used."""
+        return [name for name, job in self.jobs.items() if job.ready_at is not None and job.ready_at <= self._now]
+
+    def holders(self) -> dict[str, set[str]]:
+        """Tell which jobs each worker holds."""
+        holders: dict[str, set[str]] = {name: set() for name in self.workers | self.dead}
+        for name, job in self.jobs.items():
+            if job.lease is not None and job.worker_id is not None:
+                holders[job.worker_id].add(name)
+        return holders
+
+    def _facts(self, job: ModelJob) -> dict[str, Any]:
         """Give the fields a job's record must have."""
-        job = self.jobs[job_id]
         facts = {name: getattr(job, name) for name in _SAME_AS_RECORD}
         facts["dependencies"], facts["attempts"] = tuple(job.dependencies), tuple(job.attempts)
         facts["recovery_history"] = tuple(job.recovery_history)
         if not job.finished:
-            facts["unmet"] = self._unmet(job)
+            facts["unmet"] = job.unmet
         return facts
 
-    def wait_reason(self, job_id: str, now: datetime) -> WaitReason | None:
-        """Say what a job must be shown to wait for."""
-        job = self.jobs[job_id]
+    def _wait_reason(self, job: ModelJob) -> WaitReason | None:
         if job.status is not _PENDING:
             return None
         if not job.queued:
             return WaitReason.START
-        if self._unmet(job):
+        if job.unmet:
             return WaitReason.DEPENDENCIES
-        return WaitReason.TIME if job.run_at is not None and job.run_at > now else WaitReason.WORKER
+        return WaitReason.TIME if job.run_at is not None and job.run_at > self._now else WaitReason.WORKER
 
-    def blamable(self, job_id: str) -> set[str]:
-        """Name the dependencies of which one must be the reason why a job was cancelled with it."""
-        job = self.jobs[job_id]
+    def _check_blame(self, job: ModelJob, record: JobRecord) -> None:
+        """A job that was cancelled with a dependency says with which."""
         if not job.cancelled_with_dependency:
-            return set()
-        if not self.jobs.keys() >= set(job.dependencies):
-            return set(job.dependencies)  # one was deleted: it may be the one, or what kept the job from coming back
-        return {name for name in job.dependencies if self.jobs[name].status in _BROKEN}
+            assert record.cancelled_by is None
+            return
+        blamable = {name for name in job.dependencies if name in self.jobs and self.jobs[name].status in _BROKEN}
+        if not self.jobs.keys() >= {*job.dependencies}:
+            blamable = {*job.dependencies}  # the deleted one may be the reason, or what kept the job from coming back
+        assert record.cancelled_by in blamable
+        assert record.error is not None
+        assert repr(record.cancelled_by) in record.error.message, "the error names the dependency"
 
     def _make(self, change: Change, answered: Sequence[JobRecord]) -> Verdict:
         match change:
@@ -227,7 +281,7 @@ class Model:
                 return self._delete(change.job_id)
         job = self.jobs.get(change.job_id)
         if job is None:
-            return _refused(JobNotFoundError)
+            return _of_nobody(change)
         match change:
             case AddDependency():
                 return self._add_dependency(job, change.depends_on_id)
@@ -419,7 +473,8 @@ class Model:
             and job.ready_at <= self._now
             and job.spec.queue in claim.queues
             and job.spec.priority >= claim.min_priority
-            and (job.spec.handler or job.spec.name) not in claim.exclude_handlers
+            and job.spec.handler not in claim.exclude_handlers
+            and (job.spec.handler or job.spec.name not in claim.exclude_names)
             and name not in claim.exclude_jobs
         }
         assert len(set(got)) == len(got), "a job is handed out once"
@@ -445,9 +500,13 @@ class Model:
                 job.cancelled_with_dependency = True
                 cancelled.add(job.spec.job_id)
 
-    def _update_ready_at(self) -> None:
+    def _update_waiting(self) -> None:
+        """Count anew what each job waits for, and note since when, or until when, it waits for nothing but that."""
         for job in self.jobs.values():
-            if job.status is not _PENDING or not job.queued or self._unmet(job):
+            unmet = self._unmet(job)
+            job.edits += unmet != job.unmet
+            job.unmet = unmet
+            if job.status is not _PENDING or not job.queued or unmet:
                 job.ready_at = None
             elif job.ready_at is None:
                 job.ready_at = self._now if job.run_at is None else max(self._now, job.run_at)
@@ -501,8 +560,8 @@ _SAME_AS_RECORD = (
 )  # fmt: skip
 
 
-def comparable(record: JobRecord) -> dict[str, Any]:
-    """Give a record's fields in the form of `Model.facts`."""
+def _comparable(record: JobRecord) -> dict[str, Any]:
+    """Give a record's fields in the form of `Model._facts`."""
     facts: dict[str, Any] = record._asdict()
     facts["attempts"] = tuple(
         (attempt.number, attempt.worker_id, attempt.started_at, attempt.ended_at, attempt.outcome)
@@ -541,6 +600,17 @@ def _conditions(record: JobRecord, query: Query) -> Iterable[bool]:
 
 def _refused(error: type[OpenAgentsError]) -> Verdict:
     return Verdict(frozenset({error}))
+
+
+def _of_nobody(change: Change) -> Verdict:
+    """What a change of a job that is not there comes to."""
+    match change:
+        case Release() | Unclaim():
+            return Verdict(changed=False)
+        case Finish() | Progress():
+            return _refused(LeaseLostError)
+        case _:
+            return _refused(JobNotFoundError)
 
 
 def _renew(job: ModelJob, *, queued: bool, run_at: datetime | None) -> None:

@@ -1,5 +1,6 @@
-"""What tests of a store are made of: jobs, claims and workers with sensible defaults, and a driver that says briefly
-what such tests say often. `check_consistency` recomputes what a store derives. No pytest here.
+"""What tests of a store are made of: jobs, claims, workers, and a driver that says briefly what they say often.
+
+`check_consistency` recomputes what a store derives. No pytest here.
 """
 
 from __future__ import annotations
@@ -113,19 +114,21 @@ def a_claim(
     queues: tuple[str, ...] = ("default",),
     min_priority: JobPriority = JobPriority.LOW,
     exclude_handlers: Collection[str] = (),
+    exclude_names: Collection[str] = (),
     exclude_jobs: Collection[str] = (),
     repeated: bool = False,
 ) -> Claim:
     """Build a worker's n-th claim."""
     return Claim(
         worker_id,
-        f"{worker_id}:{number}",
-        limit,
-        queues,
-        min_priority,
-        frozenset(exclude_handlers),
-        frozenset(exclude_jobs),
-        repeated,
+        lease=f"{worker_id}:{number}",
+        limit=limit,
+        queues=queues,
+        min_priority=min_priority,
+        exclude_handlers=frozenset(exclude_handlers),
+        exclude_names=frozenset(exclude_names),
+        exclude_jobs=frozenset(exclude_jobs),
+        repeated=repeated,
     )
 
 

@@ -18,20 +18,24 @@ if TYPE_CHECKING:
 #: Where a clock starts unless told otherwise; the microseconds show whether a store keeps them.
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
+#: How many make a second.
+MICROSECONDS = 1_000_000
+
 
 class ManualClock(Clock):
     """A clock that goes forward only when told to, and runs the timers that become due on the way.
 
-    A timer of zero seconds (or fewer) is due at once: the event loop runs it, as any clock's, without `advance`.
+    It counts in whole microseconds, so that many small steps add up exactly. A timer of zero seconds (or fewer) is
+    due at once: the event loop runs it, as any clock's, without `advance`.
 
     Args:
         start: the wall-clock time it begins with, aware.
     """
 
     def __init__(self, start: datetime = START) -> None:
-        self._elapsed = 0.0
+        self._elapsed = 0
         self._wall_at_zero = _utc(start)
-        self._timers: list[tuple[float, int, _Timer]] = []
+        self._timers: list[tuple[int, int, _Timer]] = []
         self._numbers = count()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -41,18 +45,19 @@ class ManualClock(Clock):
 
     @override
     def now(self) -> datetime:
-        return self._wall_at_zero + timedelta(seconds=self._elapsed)
+        return self._wall_at_zero + timedelta(microseconds=self._elapsed)
 
     @override
     def monotonic(self) -> float:
-        return self._elapsed
+        return self._elapsed / MICROSECONDS
 
     @override
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         if seconds <= 0:
             return asyncio.get_running_loop().call_soon(callback)
         timer = _Timer(callback)
-        heapq.heappush(self._timers, (self._elapsed + seconds, next(self._numbers), timer))
+        due = self._elapsed + max(1, round(seconds * MICROSECONDS))
+        heapq.heappush(self._timers, (due, next(self._numbers), timer))
         self._tell_waiters()
         return timer
 
@@ -64,7 +69,8 @@ class ManualClock(Clock):
     @property
     def next_timer_in(self) -> float | None:
         """Seconds until the next timer is due; None: nothing waits."""
-        return min((due - self._elapsed for due, _, timer in self._timers if not timer.cancelled), default=None)
+        due = min((due for due, _, timer in self._timers if not timer.cancelled), default=None)
+        return None if due is None else max(0, due - self._elapsed) / MICROSECONDS
 
     def advance(self, seconds: float) -> None:
         """Let time pass, wall and monotonic, and run the timers that become due, in order.
@@ -81,7 +87,7 @@ class ManualClock(Clock):
         if seconds < 0:
             msg = f"monotonic time cannot go back by {-seconds} seconds; set_wall() moves the wall clock"
             raise ValueError(msg)
-        until = self._elapsed + seconds
+        until = self._elapsed + round(seconds * MICROSECONDS)
         while self._timers and self._timers[0][0] <= until:
             due, _, timer = heapq.heappop(self._timers)
             if not timer.cancelled:
@@ -95,7 +101,7 @@ class ManualClock(Clock):
         Raises:
             ValueError: `moment` is naive.
         """
-        self._wall_at_zero = _utc(moment) - timedelta(seconds=self._elapsed)
+        self._wall_at_zero = _utc(moment) - timedelta(microseconds=self._elapsed)
 
     async def wait_for_timers(self, number: int = 1) -> None:
         """Return as soon as at least that many timers are pending: whoever is to wait for the time does so."""
@@ -125,6 +131,11 @@ class _Timer:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.callback = _nothing  # it stays in the heap till its time, and must not keep an old event loop alive
+
+
+def _nothing() -> None:
+    pass
 
 
 def _utc(moment: datetime) -> datetime:

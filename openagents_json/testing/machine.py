@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
-from itertools import count, pairwise
+from enum import Enum
+from functools import lru_cache
+from itertools import combinations, count, permutations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from typing_extensions import override
 
-from openagents_json.errors import DependencyCycleError, WorkerDeadError
+from openagents_json.errors import WorkerDeadError
 from openagents_json.job._changes import (
     SORT_KEYS,
     Add,
@@ -43,7 +45,6 @@ from openagents_json.job._changes import (
     Release,
     RemoveDependency,
     Rerun,
-    Result,
     Resume,
     Start,
     Unclaim,
@@ -51,11 +52,11 @@ from openagents_json.job._changes import (
 )
 from openagents_json.job._record import JobSpec
 from openagents_json.job.model import AttemptOutcome, DependencyFailurePolicy, JobError, JobPriority, JobStatus
-from openagents_json.testing._model import FINISHED, Model, comparable, select, sort_value
+from openagents_json.testing._model import FINISHED, Model, select, sort_value
 from openagents_json.testing.clock import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 
     from datetime import datetime
 
@@ -63,17 +64,42 @@ if TYPE_CHECKING:
     from openagents_json.job._clock import Clock
     from openagents_json.job._record import JobRecord
     from openagents_json.job.storage.base import JobStore
-    from openagents_json.testing._model import ModelJob, Verdict
 
     Reopen = Callable[[JobStore, Clock], Coroutine[Any, Any, JobStore]]
 
 _T = TypeVar("_T")
 
+_PENDING, _RUNNING, _PAUSED = JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED
+_QUEUES = ("default", "other")
+_HANDLERS = ("one", "two")
+
 #: An id that no job ever has.
 NOBODY = "nobody"
 
-#: More jobs at once make programs slower, not better.
+#: More at once make programs slower, not better.
 _MOST_JOBS = 12
+_MOST_CHANGES = 4
+
+#: What most jobs have. Its JSON leaves no room for another spacing, which a store may choose.
+_USUAL_SPEC = JobSpec(
+    job_id="",
+    name=_HANDLERS[0],
+    description="",
+    handler=None,
+    queue=_QUEUES[0],
+    payload=b"1",
+    metadata=b"{}",
+    tags=(),
+    priority=JobPriority.MEDIUM,
+    batch_id=None,
+    on_dependency_failure=DependencyFailurePolicy.CANCEL,
+    max_retries=3,
+    retry_delay=1.0,
+    retry_policy=None,
+    timeout=None,
+    max_recoveries=None,
+    request_id="",
+)
 
 #: How long a wake-up may be on its way, in real seconds.
 _WAKEUP_LIMIT = 5.0
@@ -103,194 +129,306 @@ def store_machine(
     return Machine
 
 
-# ------------------------------------------------------------------------------------------ what is made up
-# Hypothesis gives the machine itself to what draws from `st.runner()`: so a program deals with jobs and leases that
-# are there, most often with those for which a change means something.
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A step: changes, and perhaps a claim, in one transaction."""
 
-_TICKS = st.sampled_from([0.0, 1.0, 0.5, 5.0, 60.0])
-_QUEUES = ("default", "other")
-_HANDLERS = ("one", "two")
+    changes: tuple[Change, ...] = ()
+    claim: Claim | None = None
 
-
-def _ids(*likely: JobStatus) -> st.SearchStrategy[str]:
-    """Any job's id, most often one in these states; rarely one that no job has."""
-
-    def choose(machine: StoreMachine) -> st.SearchStrategy[str]:
-        jobs = machine.model.jobs
-        favoured = [name for name, job in jobs.items() if job.status in likely]
-        return st.sampled_from([*favoured * 5, *jobs, NOBODY])
-
-    return st.runner().flatmap(choose)
+    @override
+    def __repr__(self) -> str:
+        return f"Together({_brief(self.changes)}, {_brief(self.claim)})"
 
 
-def _leases() -> st.SearchStrategy[tuple[str, str]]:
-    """A job and a lease it was once claimed under, most often one that still holds it."""
+@dataclass(frozen=True, slots=True)
+class TimePasses:
+    """A step: the clock jumps."""
 
-    def choose(machine: StoreMachine) -> st.SearchStrategy[tuple[str, str]]:
-        live = [(name, job.lease) for name, job in machine.model.jobs.items() if job.lease is not None]
-        return st.sampled_from([*live * 5, *machine.leases, (NOBODY, "w1:0")])
-
-    return st.runner().flatmap(choose)
+    seconds: float
 
 
-def _workers() -> st.SearchStrategy[str]:
-    """Any worker, most often one that lives."""
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A step: a worker registers, sends a sign of life, or leaves."""
 
-    def choose(machine: StoreMachine) -> st.SearchStrategy[str]:
-        return st.sampled_from([*sorted(machine.model.workers) * 5, *sorted(machine.model.dead), "w0"])
-
-    return st.runner().flatmap(choose)
-
-
-def _seldom(usual: _T, otherwise: st.SearchStrategy[_T]) -> st.SearchStrategy[_T]:
-    return st.one_of(st.just(usual), st.just(usual), st.just(usual), otherwise)
+    what: str
+    """register, beat or unregister"""
+    worker_id: str
 
 
-def _new_id() -> st.SearchStrategy[str]:
-    """A fresh id; rarely one that is taken, or that a deleted job had."""
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A step: the last change, or the last claim, is made again as if its reply had been lost."""
 
-    def choose(machine: StoreMachine) -> st.SearchStrategy[str]:
-        fresh = f"j{next(machine.numbers)}"
-        return st.sampled_from([fresh] * 10 + machine.free_ids() + [*machine.model.jobs][:1])
-
-    return st.runner().flatmap(choose)
+    what: str
+    """change or claim"""
 
 
-@st.composite
-def _new_job(draw: st.DrawFn, job_id: str, dependencies: Sequence[str], request: str) -> NewJob:
-    wanted = draw(st.lists(st.sampled_from(dependencies), max_size=3, unique=True)) if dependencies else []
-    spec = JobSpec(
-        job_id=job_id,
-        name=draw(st.sampled_from(_HANDLERS)),
-        description="",
-        handler=draw(_seldom(None, st.sampled_from(_HANDLERS))),
-        queue=draw(_seldom("default", st.just("other"))),
-        payload=b'{"n":1}',
-        metadata=b"{}",
-        tags=draw(_seldom((), st.sampled_from([("a",), ("a", "b")]))),
-        priority=draw(st.sampled_from([JobPriority.MEDIUM, *JobPriority])),
-        batch_id=draw(_seldom(None, st.just(request))),
-        on_dependency_failure=draw(st.sampled_from(DependencyFailurePolicy)),
-        max_retries=3,
-        retry_delay=1.0,
-        retry_policy=None,
-        timeout=None,
-        max_recoveries=draw(st.sampled_from([None, 0, 1, 2])),
-        request_id=request,
-    )
-    queued = draw(_seldom(True, st.just(False)))  # noqa: FBT003  # a value like any other
-    delay = draw(_seldom(None, _TICKS))
-    machine: StoreMachine = draw(st.runner())
-    moments = st.sampled_from([-1.0, 0.0, 5.0]).map(lambda seconds: machine.now + timedelta(seconds=seconds))
-    run_at = draw(_seldom(None, moments)) if delay is None else None
-    return NewJob(spec, tuple(wanted), queued, run_at, delay)
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A step: the store is closed, or lost, and opened again."""
+
+
+Step = Together | TimePasses | Visit | Again | Reopened | Query
+
+
+def _brief(value: object) -> str:
+    """Show a value without the fields that are as in any job or change."""
+    if isinstance(value, JobSpec):
+        usual: dict[str, object] = _USUAL_SPEC._asdict()
+        shown = {name: field for name, field in value._asdict().items() if field != usual[name]}
+        return ", ".join(f"{name}={_brief(field)}" for name, field in shown.items())
+    if is_dataclass(value):
+        shown = {field.name: getattr(value, field.name) for field in fields(value) if getattr(value, field.name) != field.default}
+        return f"{type(value).__name__}({', '.join(f'{name}={_brief(field)}' for name, field in shown.items())})"
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_brief(item)}, ' for item in value)})"
+    return value.name if isinstance(value, Enum) else repr(value)
 
 
 @st.composite
-def _adds(draw: st.DrawFn, most: int) -> Add:
-    """Jobs that depend on those that exist, and on each other; rarely in a cycle, or on one that is not there."""
-    machine: StoreMachine = draw(st.runner())
-    request = f"request {next(machine.numbers)}"
-    names = [draw(_new_id()) for _ in range(draw(st.integers(min(2, most), most)))]
-    there = [*machine.model.jobs]
-    anything = draw(st.integers(0, 9)) == 9
-    jobs = []
-    for position, name in enumerate(names):
-        dependencies = [*names, *there, NOBODY] if anything else [*names[:position] * 3, *there]
-        jobs.append(draw(_new_job(name, dependencies, request)))
-    if draw(st.booleans()):
-        jobs.reverse()
-    return Add(tuple(jobs))
+def _steps(draw: st.DrawFn) -> Step:
+    """Make up a step that fits what is there: Hypothesis gives the machine itself to what draws from `st.runner()`."""
+    return _Inventor(draw, draw(st.runner())).step()
 
 
-@st.composite
-def _finishes(draw: st.DrawFn) -> Finish:
-    job_id, lease = draw(_leases())
-    progress = draw(_seldom(None, st.just((0.75, "nearly"))))
-    outcomes = [AttemptOutcome.COMPLETED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT]
-    outcome = draw(st.sampled_from(outcomes))
-    if outcome is AttemptOutcome.COMPLETED:
-        result = str(draw(st.integers(0, 999))).encode()
-        return Finish(job_id, lease, outcome, result=result, progress=progress)
-    error = JobError("ValueError", f"no luck in {lease}")
-    return Finish(job_id, lease, outcome, error=error, retry_in=draw(st.none() | _TICKS), progress=progress)
+@lru_cache
+def _positions(number: int) -> st.SearchStrategy[int]:
+    return st.integers(0, number - 1)
 
 
-@st.composite
-def _progresses(draw: st.DrawFn) -> Progress:
-    job_id, lease = draw(_leases())
-    return Progress(job_id, lease, draw(st.sampled_from([0.25, 0.5])), draw(st.sampled_from(["", "at it"])))
+class _Inventor:
+    """Makes up steps for a machine: most often such as mean something to the jobs that are there."""
 
+    def __init__(self, draw: st.DrawFn, machine: StoreMachine) -> None:
+        self._draw = draw
+        self._machine = machine
+        self._jobs = machine.model.jobs
+        self._focus: Collection[str] = self._jobs
+        self._held = [(name, job.lease) for name, job in self._jobs.items() if job.lease is not None]
 
-@st.composite
-def _claims(draw: st.DrawFn) -> Claim:
-    machine: StoreMachine = draw(st.runner())
-    worker = draw(_workers())
-    return Claim(
-        worker,
-        f"{worker}:{next(machine.numbers)}",
-        limit=draw(st.sampled_from([1, 2, 3, 20])),
-        queues=draw(st.sampled_from([_QUEUES, _QUEUES[::-1], _QUEUES[:1], _QUEUES[1:]])),
-        min_priority=draw(_seldom(JobPriority.LOW, st.sampled_from(JobPriority))),
-        exclude_handlers=draw(_seldom(frozenset(), st.frozensets(st.sampled_from(_HANDLERS)))),
-        exclude_jobs=draw(_seldom(frozenset(), st.frozensets(_ids(JobStatus.PENDING), max_size=2))),
-    )
+    def step(self) -> Step:
+        machine = self._machine
+        kinds = [
+            (6, self._one_change, True),
+            (4, self._finish_alone, self._held),
+            (3, self._finish_and_claim, self._held),
+            (6, self._claim_alone, machine.model.ready()),
+            (1, self._claim_alone, True),
+            (2, self._worker_dies, self._held),
+            (4, self._several, self._jobs),
+            (2, lambda: TimePasses(self._pick([1.0, 0.25, 5.0, 60.0, 3600.0])), True),
+            (1, lambda: Again("change"), machine.repeatable),
+            (1, lambda: Again("claim"), machine.last_claim),
+            (1, self._visit, True),
+            (1, self._query, self._jobs),
+            (1, Reopened, machine.reopen_store),
+        ]
+        make: Callable[[], Step] = self._pick([make for weight, make, may in kinds if may for _ in range(weight)])
+        return make()
 
+    def _pick(self, options: Sequence[_T]) -> _T:
+        return options[self._draw(_positions(len(options)))]
 
-_PENDING, _RUNNING, _PAUSED = JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED
-_STARTS = st.builds(Start, _ids(_PENDING))
-_PAUSES = st.builds(Pause, _ids(_PENDING, _RUNNING))
-_RESUMES = st.builds(Resume, _ids(_PAUSED))
-_CANCELS = st.builds(Cancel, _ids(_PENDING, _RUNNING, _PAUSED), st.just("not wanted"))
-_RERUNS = st.builds(Rerun, _ids(*FINISHED))
-_RELEASES = _leases().map(lambda held: Release(*held, "shutdown"))
-_UNCLAIMS = _leases().map(lambda held: Unclaim(*held))
-_EDGES = st.tuples(_ids(_PENDING, _PAUSED), _ids(*JobStatus))
-_NEW_DEPENDENCIES = _EDGES.map(lambda edge: AddDependency(*edge))
-_DELETES = st.builds(Delete, _ids(*FINISHED))
-_PURGES = st.builds(Purge, _TICKS, st.integers(1, 4))
-_RECOVERS = st.builds(Recover, _workers(), st.just("silent"))
+    def _seldom(self, usual: _T, others: Sequence[_T]) -> _T:
+        return self._pick(others) if self._pick([False, False, False, True]) else usual
 
+    def _rarely(self, usual: _T, others: Sequence[_T]) -> _T:
+        return self._pick(others) if self._pick([False] * 11 + [True]) else usual
 
-@st.composite
-def _lost_dependencies(draw: st.DrawFn) -> RemoveDependency:
-    machine: StoreMachine = draw(st.runner())
-    edges = [(name, dependency) for name, job in machine.model.jobs.items() for dependency in job.dependencies]
-    return RemoveDependency(*draw(st.sampled_from(edges) if edges else _EDGES))
+    def _one_change(self) -> Together:
+        return Together((self._change(),))
 
+    def _finish_alone(self) -> Together:
+        return Together((self._finish(),))
 
-_CHANGES: st.SearchStrategy[Change] = st.one_of(
-    _finishes(), _finishes(), _progresses(), _STARTS, _PAUSES, _RESUMES, _CANCELS, _RERUNS, _RELEASES, _UNCLAIMS,
-    _NEW_DEPENDENCIES, _lost_dependencies(), _DELETES, _PURGES, _RECOVERS, _adds(1), _adds(3),
-)  # fmt: skip
+    def _worker_dies(self) -> Together:
+        return Together((Recover(self._holder(), "silent"),))
 
+    def _finish_and_claim(self) -> Together:
+        return Together((self._finish(),), self._claim())
 
-@st.composite
-def _queries(draw: st.DrawFn) -> Query:
-    machine: StoreMachine = draw(st.runner())
-    seen = [*machine.seen.values()]
-    moments = st.sampled_from([machine.now, *(record.created_at for record in seen)])
-    query = Query(
-        statuses=draw(_seldom(None, st.frozensets(st.sampled_from(JobStatus), min_size=1))),
-        tags=draw(_seldom((), st.sampled_from([("a",), ("b", "a")]))),
-        name=draw(_seldom(None, st.sampled_from(_HANDLERS))),
-        queue=draw(_seldom(None, st.sampled_from(_QUEUES))),
-        batch_id=draw(_seldom(None, st.sampled_from([*(record.spec.batch_id for record in seen), None]))),
-        priority=draw(_seldom(None, st.sampled_from(JobPriority))),
-        created_after=draw(_seldom(None, moments)),
-        created_before=draw(_seldom(None, moments)),
-        depends_on=draw(_seldom(None, _ids(*JobStatus))),
-        held_by=draw(_seldom(None, _workers())),
-        sort_by=draw(st.sampled_from(SORT_KEYS)),
-        descending=draw(st.booleans()),
-        limit=draw(st.none() | st.integers(1, 5)),
-        offset=draw(_seldom(0, st.integers(0, 5))),
-    )
-    last = draw(_seldom(None, st.sampled_from([None, *seen])))
-    return query if last is None else replace(query, after=(sort_value(last, query), last.job_id))
+    def _claim_alone(self) -> Together:
+        return Together((), self._claim())
 
+    def _several(self) -> Together:
+        """Make changes of a few jobs that have to do with each other."""
+        first = self._pick([*self._jobs])
+        near = {name for name, job in self._jobs.items() if first in job.dependencies}
+        self._focus = [first, *near, *(name for name in self._jobs[first].dependencies if name in self._jobs)]
+        changes = [self._change() for _ in range(self._pick(range(1, _MOST_CHANGES)))]
+        there_and_back = self._edge()
+        if self._pick([False, True]) and there_and_back[0] != there_and_back[1]:
+            changes[:0] = [RemoveDependency(*there_and_back), AddDependency(*there_and_back)]
+        return Together(tuple(changes), self._claim() if self._pick([False, True]) else None)
 
-_IS_ROOM = precondition(lambda self: len(self.model.jobs) < _MOST_JOBS)
+    def _change(self) -> Change:
+        there = {job.status for job in self._jobs.values()}
+        unstarted = any(job.status is _PENDING and not job.queued for job in self._jobs.values())
+        over, waiting = there & FINISHED, there & {_PENDING, _PAUSED}
+        kinds = [
+            (2, lambda: self._add(1), len(self._jobs) < _MOST_JOBS),
+            (2, lambda: self._add(4, anything=self._rarely(False, [True])), len(self._jobs) < _MOST_JOBS),
+            (2, lambda: self._add(2), self._survived()),
+            (1, lambda: Start(self._job(_PENDING)), unstarted),
+            (5, self._finish, self._held),
+            (1, self._progress, self._held),
+            (1, lambda: Release(*self._lease(), "shutdown"), self._held),
+            (1, lambda: Unclaim(*self._lease()), self._held),
+            (1, lambda: Pause(self._job(_PENDING)), _PENDING in there),
+            (1, lambda: Pause(self._job(_RUNNING)), _RUNNING in there),
+            (2, lambda: Resume(self._job(_PAUSED)), _PAUSED in there),
+            (1, lambda: Cancel(self._job(_PENDING, _RUNNING, _PAUSED), "not wanted"), waiting or self._held),
+            (3, lambda: Rerun(self._job(*FINISHED)), over),
+            (2, lambda: AddDependency(self._job(_PENDING, _PAUSED), self._job(*FINISHED)), waiting),
+            (1, lambda: RemoveDependency(*self._edge()), waiting),
+            (1, lambda: Delete(self._job(*FINISHED)), over),
+            (2, lambda: Purge(self._pick([0.0, 1.0, 60.0]), self._pick([1, 2, 3])), over),
+            (1, lambda: Recover(self._holder(), "silent"), self._held),
+            (1, self._misuse, True),
+        ]
+        make: Callable[[], Change] = self._pick([make for weight, make, may in kinds if may for _ in range(weight)])
+        return make()
+
+    def _misuse(self) -> Change:
+        """Ask for what is most often refused, or has no effect."""
+        job_id = self._pick([*self._jobs, *(name for name, _ in self._held * 2), NOBODY])
+        lease = self._pick([*self._machine.leases, (job_id, "w1:0")])
+        return self._pick([
+            Finish(*lease, AttemptOutcome.COMPLETED, result=b'"zombie"'),
+            Finish(*lease, AttemptOutcome.FAILED, error=JobError("Zombie", "late"), retry_in=0.0),
+            Progress(*lease, 0.9, "zombie"),
+            Release(*lease, "zombie"),
+            Unclaim(*lease),
+            Start(job_id),
+            Pause(job_id),
+            Resume(job_id),
+            Cancel(job_id, "not wanted"),
+            Rerun(job_id),
+            Delete(job_id),
+            AddDependency(job_id, self._pick([*self._jobs, NOBODY])),
+            RemoveDependency(job_id, self._pick([*self._jobs, NOBODY])),
+            Recover(self._worker(), "silent"),
+            self._add(3, anything=True),
+        ])  # fmt: skip
+
+    def _job(self, *likely: JobStatus) -> str:
+        """Name a job, most often one in these states and of those in focus."""
+        focus = [name for name in self._focus if self._seldom(True, [False]) ] or [*self._jobs]
+        fitting = [name for name in focus if self._jobs[name].status in likely]
+        return self._seldom(self._pick(fitting or focus), [*self._jobs])
+
+    def _survived(self) -> list[str]:
+        """Name deleted jobs on which others depended that are still there."""
+        needed = {dependency for job in self._jobs.values() for dependency in job.dependencies}
+        return [name for name in self._machine.free_ids() if name in needed]
+
+    def _edge(self) -> tuple[str, str]:
+        edges = [(name, dependency) for name in self._focus for dependency in self._jobs[name].dependencies]
+        return self._pick(edges or [(name, name) for name in self._jobs])
+
+    def _lease(self) -> tuple[str, str]:
+        """Give a job and a lease that holds it, seldom one that held it once."""
+        near = [held for held in self._held if held[0] in self._focus]
+        return self._seldom(self._pick(near or self._held), self._machine.leases)
+
+    def _holder(self) -> str:
+        return self._pick([job.worker_id for job in self._jobs.values() if job.lease and job.worker_id])
+
+    def _worker(self) -> str:
+        return self._rarely(self._pick(sorted(self._machine.model.workers)), [*sorted(self._machine.model.dead), "w0"])
+
+    def _add(self, most: int, *, anything: bool = False) -> Add:
+        """Make jobs that depend on those that exist, and on each other; `anything`: and on what they must not."""
+        machine = self._machine
+        request = f"request {next(machine.numbers)}"
+        names = [f"j{next(machine.numbers)}" for _ in range(self._pick(range(1, most + 1)))]
+        free = self._survived() or machine.free_ids()
+        if free:
+            names[0] = self._pick([names[0], *free])
+        if anything:
+            names[-1] = self._pick([*names, *self._jobs])
+        jobs = []
+        for position, name in enumerate(names):
+            survivors = [other for other, job in self._jobs.items() if name in job.dependencies]
+            near = [*self._jobs, *names[:position] * 3, *survivors * 9]
+            jobs.append(self._new_job(name, [*near, *names, NOBODY] if anything else near, request))
+        if self._pick([False, True]):
+            jobs.reverse()
+        return Add(tuple(jobs))
+
+    def _new_job(self, job_id: str, dependencies: Sequence[str], request: str) -> NewJob:
+        wanted = [self._pick(dependencies) for _ in range(self._pick([0, 1, 1, 2, 3]))] if dependencies else []
+        spec = _USUAL_SPEC._replace(
+            job_id=job_id,
+            name=self._pick(_HANDLERS),
+            handler=self._seldom(None, _HANDLERS),
+            queue=self._pick(_QUEUES),
+            tags=self._pick([(), ("a",), ("a", "b")]),
+            priority=self._pick([JobPriority.MEDIUM, *JobPriority]),
+            batch_id=self._pick([None, request]),
+            on_dependency_failure=self._pick([DependencyFailurePolicy.CANCEL, *DependencyFailurePolicy]),
+            max_recoveries=self._pick([None, 0, 1, 2]),
+            request_id=request,
+        )
+        delay = self._seldom(None, [0.0, 1.0, 5.0])
+        soon = [self._machine.now + timedelta(seconds=seconds) for seconds in (-1.0, 0.0, 5.0)]
+        run_at = None if delay is not None else self._seldom(None, soon)
+        queued = self._seldom(True, [False])  # noqa: FBT003  # a value like any other
+        return NewJob(spec, tuple(dict.fromkeys(wanted)), queued, run_at, delay)
+
+    def _finish(self) -> Finish:
+        job_id, lease = self._lease()
+        progress = self._seldom(None, [(0.75, "nearly")])
+        outcome = self._pick([AttemptOutcome.COMPLETED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT])
+        if outcome is AttemptOutcome.COMPLETED:
+            result = str(next(self._machine.numbers)).encode()
+            return Finish(job_id, lease, outcome, result=result, progress=progress)
+        error = JobError("ValueError", f"no luck in {lease}")
+        return Finish(job_id, lease, outcome, error=error, retry_in=self._pick([None, None, 0.0, 1.0]), progress=progress)
+
+    def _progress(self) -> Progress:
+        return Progress(*self._lease(), self._pick([0.25, 0.5]), self._pick(["", "at it"]))
+
+    def _claim(self) -> Claim:
+        worker = self._worker()
+        return Claim(
+            worker,
+            f"{worker}:{next(self._machine.numbers)}",
+            limit=self._pick([20, 1, 2, 3]),
+            queues=self._pick([_QUEUES, _QUEUES[::-1], _QUEUES, _QUEUES[:1], _QUEUES[1:]]),
+            min_priority=self._rarely(JobPriority.LOW, [*JobPriority]),
+            exclude_handlers=self._rarely(frozenset(), [frozenset({name}) for name in _HANDLERS]),
+            exclude_names=self._rarely(frozenset(), [frozenset({name}) for name in _HANDLERS]),
+            exclude_jobs=self._rarely(frozenset(), [frozenset({name}) for name in (NOBODY, *self._jobs)]),
+        )
+
+    def _visit(self) -> Visit:
+        what = self._pick(["register", "beat", "unregister"])
+        return Visit(what, self._pick([self._worker(), f"w{next(self._machine.numbers)}"]))
+
+    def _query(self) -> Query:
+        seen = [*self._machine.seen.values()]
+        moments = [record.created_at for record in seen]
+        query = Query(
+            statuses=self._seldom(None, [frozenset({status, _PENDING}) for status in JobStatus]),
+            tags=self._seldom((), [("a",), ("b", "a")]),
+            name=self._seldom(None, _HANDLERS),
+            queue=self._seldom(None, _QUEUES),
+            batch_id=self._seldom(None, [record.spec.batch_id for record in seen]),
+            priority=self._seldom(None, [*JobPriority]),
+            created_after=self._seldom(None, moments),
+            created_before=self._seldom(None, moments),
+            depends_on=self._seldom(None, [*self._jobs]),
+            held_by=self._seldom(None, [self._worker()]),
+            sort_by=self._pick(SORT_KEYS),
+            descending=self._pick([True, False]),
+            limit=self._pick([None, 1, 2, 5]),
+            offset=self._seldom(0, [1, 2]),
+        )
+        last = self._pick([None, *seen])
+        return query if last is None else replace(query, after=(sort_value(last, query), last.job_id))
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -302,6 +440,8 @@ class StoreMachine(RuleBasedStateMachine):
         model: what it must hold.
         seen: its records after the last step, by id.
         leases: every job ever claimed, and the lease.
+        repeatable: the last change and what became of it, if nothing has come after it.
+        last_claim: the last claim, if nobody has written under its lease.
         numbers: for ids of any kind.
     """
 
@@ -312,11 +452,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.seen: dict[str, JobRecord] = {}
         self.leases: list[tuple[str, str]] = []
         self.numbers = count(1)
-        self._known: dict[str, tuple[ModelJob, int]] = {}
+        self._edits: dict[str, int] = {}
         self._deleted: dict[str, None] = {}
-        self._repeatable: tuple[Change, type] | None = None
-        self._last_claim: Claim | None = None
-        self._reruns = False
+        self.repeatable: tuple[Change, type] | None = None
+        self.last_claim: Claim | None = None
+        self._reran = False
+        self._forgettable: set[str] = set()
         self._wakeups: list[Wakeup] = []
         self._woken = asyncio.Event()
         # A factory keeps the runner from replacing, and then removing, the event loop of whoever runs the test.
@@ -326,7 +467,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._run(self.store.open())
             self._unlisten = self.store.listen(self._on_wakeup)
             for name in ("w1", "w2"):
-                self.join(name)
+                self._register(name)
         except BaseException:
             self._runner.close()
             raise
@@ -352,7 +493,7 @@ class StoreMachine(RuleBasedStateMachine):
         bring the old one back is not for the contract to say.
         """
         lost = {name for job in self.model.jobs.values() if job.cancelled_with_dependency for name in job.dependencies}
-        return [name for name in self._deleted if name not in lost]
+        return [name for name in self._deleted if name not in lost and name not in self.model.jobs]
 
     @override
     def teardown(self) -> None:
@@ -363,333 +504,237 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------------------------------------- the steps
 
-    @_IS_ROOM
-    @rule(change=_adds(1))
-    def create(self, change: Add) -> None:
-        """Add one job."""
+    @rule(step=_steps())
+    def do(self, step: Step) -> None:
+        """Take one step."""
+        match step:
+            case Together(changes, claim):
+                self._apply(*changes, claim=claim)
+            case TimePasses(seconds):
+                self._run(self._advance(seconds))
+            case Visit("register", worker_id):
+                self._register(worker_id)
+            case Visit("beat", worker_id):
+                assert self._run(self.store.beat(worker_id)) is (worker_id in self.model.workers)
+            case Visit(_, worker_id):
+                self._unregister(worker_id)
+            case Again("change"):
+                self._repeat()
+            case Again() if self.last_claim is not None:
+                self._apply(claim=replace(self.last_claim, repeated=True))
+            case Query():
+                self._look(step)
+            case _:
+                self._reopen()
+        while len(self.model.workers) < 2:
+            self._register(f"w{next(self.numbers)}")
+
+    def _register(self, worker_id: str) -> None:
+        try:
+            self._run(self.store.register(Worker(worker_id, 300.0)))
+        except WorkerDeadError:
+            assert worker_id in self.model.dead
+        else:
+            forgotten = worker_id in self._forgettable
+            assert worker_id not in self.model.dead or forgotten, "who was declared dead is dead for good"
+            self.model.dead.discard(worker_id)
+            self.model.workers.add(worker_id)
+
+    def _unregister(self, worker_id: str) -> None:
+        self._run(self.store.unregister(worker_id))
+        if not self.model.holders().get(worker_id):
+            self.model.workers.discard(worker_id)
+
+    def _repeat(self) -> None:
+        """Make the last change again: same verdict, and the effect happens once."""
+        assert self.repeatable is not None
+        change, kind = self.repeatable
         self._apply(change)
-
-    @_IS_ROOM
-    @rule(change=_adds(4))
-    def create_batch(self, change: Add) -> None:
-        """Add jobs that depend on each other."""
-        self._apply(change)
-
-    @rule(change=_STARTS)
-    def start(self, change: Start) -> None:
-        """Queue a job."""
-        self._apply(change)
-
-    @rule(claim=_claims())
-    def claim(self, claim: Claim) -> None:
-        """Claim jobs."""
-        self._apply(claim=claim)
-
-    @precondition(lambda self: self._last_claim is not None)
-    @rule()
-    def claim_again(self) -> None:
-        """Repeat the last claim, as if its reply had been lost."""
-        assert self._last_claim is not None
-        self._apply(claim=replace(self._last_claim, repeated=True))
-
-    @rule(change=_progresses())
-    def progress(self, change: Progress) -> None:
-        """Report progress, as a holder or as a zombie."""
-        self._apply(change)
-
-    @rule(change=_finishes())
-    def finish(self, change: Finish) -> None:
-        """Report an outcome, as a holder or as a zombie."""
-        self._apply(change)
-
-    @rule(change=_finishes(), claim=_claims())
-    def finish_and_claim(self, change: Finish, claim: Claim) -> None:
-        """Report an outcome and take the next jobs with it."""
-        self._apply(change, claim=claim)
-
-    @rule(change=_RELEASES | _UNCLAIMS)
-    def give_back(self, change: Release | Unclaim) -> None:
-        """Give a job back unfinished."""
-        self._apply(change)
-
-    @rule(change=_PAUSES)
-    def pause(self, change: Pause) -> None:
-        """Pause a job."""
-        self._apply(change)
-
-    @rule(change=_RESUMES)
-    def resume(self, change: Resume) -> None:
-        """Let a job go on."""
-        self._apply(change)
-
-    @rule(change=_CANCELS)
-    def cancel(self, change: Cancel) -> None:
-        """Cancel a job."""
-        self._apply(change)
-
-    @rule(change=_RERUNS)
-    def rerun(self, change: Rerun) -> None:
-        """Ask for a finished job again."""
-        self._apply(change)
-
-    @rule(change=_NEW_DEPENDENCIES)
-    def add_dependency(self, change: AddDependency) -> None:
-        """Make a job wait for another, perhaps in a circle."""
-        self._apply(change)
-
-    @rule(change=_lost_dependencies())
-    def remove_dependency(self, change: RemoveDependency) -> None:
-        """Let a job wait no longer for another."""
-        self._apply(change)
-
-    @rule(change=_DELETES)
-    def delete(self, change: Delete) -> None:
-        """Delete a job."""
-        self._apply(change)
-
-    @rule(change=_PURGES)
-    def purge(self, change: Purge) -> None:
-        """Delete jobs that finished long ago."""
-        self._apply(change)
-
-    @rule(change=_RECOVERS)
-    def worker_dies(self, change: Recover) -> None:
-        """Declare a worker dead."""
-        self._apply(change)
-
-    @rule(changes=st.lists(_CHANGES, min_size=2, max_size=6), claim=st.none() | _claims())
-    def several(self, changes: list[Change], claim: Claim | None) -> None:
-        """Make changes of many kinds, and perhaps a claim, in one transaction."""
-        self._apply(*changes, claim=claim)
-
-    @precondition(lambda self: self._repeatable is not None)
-    @rule()
-    def repeat(self) -> None:
-        """Make the last change again, as if its reply had been lost: same verdict, and the effect happens once."""
-        assert self._repeatable is not None
-        change, kind = self._repeatable
-        self._apply(change)
-        assert self._repeatable == (change, kind)
+        assert self.repeatable == (change, kind)
         if not isinstance(change, Progress | Purge):
             assert self._run(self.store.get([*self.seen])) == [*self.seen.values()]
 
-    @rule(worker_id=_workers() | st.builds("w{}".format, st.integers(1, 5)))
-    def join(self, worker_id: str) -> None:
-        """Register a worker, new or known, alive or dead."""
-        if worker_id in self.model.dead:
-            try:
-                self._run(self.store.register(Worker(worker_id, 300.0)))
-            except WorkerDeadError:
-                return
-            msg = "a worker that was declared dead is dead for good"
-            raise AssertionError(msg)
-        self._run(self.store.register(Worker(worker_id, 300.0)))
-        self.model.workers.add(worker_id)
-
-    @rule(worker_id=_workers())
-    def beat(self, worker_id: str) -> None:
-        """Send a sign of life."""
-        assert self._run(self.store.beat(worker_id)) is (worker_id in self.model.workers)
-
-    @rule(worker_id=_workers())
-    def leave(self, worker_id: str) -> None:
-        """Unregister a worker; without effect while it holds a job."""
-        self._run(self.store.unregister(worker_id))
-        if not any(job.lease and job.worker_id == worker_id for job in self.model.jobs.values()):
-            self.model.workers.discard(worker_id)
-
-    @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 60.0, 3600.0]))
-    def time_passes(self, seconds: float) -> None:
-        """Let the clock jump."""
-        self._run(self._advance(seconds))
-
-    @rule(query=_queries())
-    def look(self, query: Query) -> None:
-        """Search, sort and page."""
+    def _look(self, query: Query) -> None:
         found = select(self.seen.values(), query)
         assert self._run(self.store.count(query)) == len(found)
         if query.after is not None:
-            last = query.after
-            found = [
-                record
-                for record in found
-                if ((sort_value(record, query), record.job_id) < last) is query.descending
-                and (sort_value(record, query), record.job_id) != last
-            ]
+            keys = [(sort_value(record, query), record.job_id) for record in found]
+            passed = sum(key >= query.after if query.descending else key <= query.after for key in keys)
+            found = found[passed:]
         stop = None if query.limit is None else query.offset + query.limit
         assert self._run(self.store.find(query)) == found[query.offset : stop]
 
-    @precondition(lambda self: self.reopen_store is not None)
-    @rule()
-    def reopen(self) -> None:
-        """Close the store, or lose it, and open it again: all is there."""
+    def _reopen(self) -> None:
         assert self.reopen_store is not None
         self._unlisten()
         self.store = self._run(self.reopen_store(self.store, self.clock))
+        self._forgettable = set() if self.store.traits.shared else set(self.model.dead)
         self._unlisten = self.store.listen(self._on_wakeup)
         for worker_id in sorted(self.model.workers):
-            self._run(self.store.register(Worker(worker_id, 300.0)))
+            self._register(worker_id)
 
     # ----------------------------------------------------------------------------------------- what must hold
 
     @invariant()
     def jobs_are_as_the_model_says(self) -> None:
-        """No job is lost, none too many, and each is what it must be."""
+        """No job is lost, none too many, each is what it must be, and none changed without a reason."""
         now = self.now
         records = {record.job_id: record for record in self._run(self.store.find(Query()))}
-        assert records.keys() == self.model.jobs.keys(), "a job was lost, or came back"
-        names = [*self.model.jobs, NOBODY]
-        assert self._run(self.store.get(names)) == [records[name] for name in names[:-1]]
-        for name, record in records.items():
-            facts = self.model.facts(name)
-            shown = comparable(record)
-            assert {field: shown[field] for field in facts} == facts, f"{name} is not what it must be"
-            assert record.to_job(now).wait_reason == self.model.wait_reason(name, now)
-            self._check_blame(record)
+        self.model.compare(records.values(), now)
+        for record in records.values():
             self._check_history(record, now)
+        assert self._run(self.store.get([*records, NOBODY])) == [*records.values()]
+        assert self._run(self.store.count(Query())) == len(records)
         self._deleted.update(dict.fromkeys(self.seen.keys() - records.keys()))
         self.seen = records
-        self._known = {name: (job, job.edits) for name, job in self.model.jobs.items()}
+        self._edits = {name: job.edits for name, job in self.model.jobs.items()}
 
     @invariant()
-    def counts_and_holders_are_right(self) -> None:
-        """`count`, the list of workers, and what each of them holds follow from the jobs."""
-        jobs = self.model.jobs
-        assert self._run(self.store.count(Query())) == len(jobs)
+    def workers_hold_what_the_model_says(self) -> None:
+        """Each living worker holds its jobs, and a dead one none."""
         assert {state.worker.worker_id for state in self._run(self.store.workers())} == self.model.workers
-        for worker_id in self.model.workers | self.model.dead:
-            held = {record.job_id for record in self._run(self.store.find(Query(held_by=worker_id)))}
-            assert held == {name for name, job in jobs.items() if job.lease and job.worker_id == worker_id}
-            assert not held or worker_id in self.model.workers, "the dead hold nothing"
-
-    def _check_blame(self, record: JobRecord) -> None:
-        blamable = self.model.blamable(record.job_id)
-        if not blamable:
-            assert record.cancelled_by is None
-            return
-        assert record.cancelled_by in blamable
-        assert record.error is not None
-        assert repr(record.cancelled_by) in record.error.message, "the error names the dependency"
+        for worker_id, held in self.model.holders().items():
+            found = self._run(self.store.find(Query(held_by=worker_id)))
+            assert {record.job_id for record in found} == held
+            assert not held or worker_id in self.model.workers
 
     def _check_history(self, record: JobRecord, now: datetime) -> None:
         """Compare a job with what it was before the step."""
-        before = self.seen.get(record.job_id)
-        job = self.model.jobs[record.job_id]
-        known, edits = self._known.get(record.job_id, (None, 0))
-        if before is None or known is not job:
-            assert record.created_at == record.updated_at == now
-        elif record != before:
-            told = before.unmet != record.unmet
-            assert job.edits > edits or told, f"nothing should have changed {record.job_id}"
-            assert record.version > before.version
-            assert record.updated_at == now
-            assert before.status not in FINISHED or record.status is before.status or self._reruns, "over is over"
         for moment in (record.started_at, record.completed_at):
             assert moment is None or record.created_at <= moment <= record.updated_at
+        before = self.seen.get(record.job_id)
+        if before is None or before.spec.request_id != record.spec.request_id:
+            assert record.created_at == record.updated_at == now
+        elif record != before:
+            edited = self.model.jobs[record.job_id].edits > self._edits[record.job_id]
+            assert edited, f"nothing should have changed {record.job_id}"
+            assert record.version > before.version
+            assert record.updated_at == now
+            assert self._reran or record.status is before.status or not before.status.finished, "over is over"
 
     # -------------------------------------------------------------------------------------- one transaction
 
     def _apply(self, *changes: Change, claim: Claim | None = None) -> None:
-        now = self.now
+        """Make changes in the store and in the model, and compare what came of it."""
         self._wakeups.clear()
         result = self._run(self.store.apply(changes, claim=claim))
-        for change, answer in zip(changes, result.answers, strict=True):
-            verdict = self.model.apply(change, answer.jobs if isinstance(answer, Applied) else (), now)
-            self._check_answer(answer, verdict)
-        assert (claim is None) is (result.claimed is None)
-        if claim is not None and result.claimed is not None:
-            self._take(claim, result.claimed)
-        self._run(self._check_wakeups(now))
-        self._check_shown(result)
-        self._reruns = any(isinstance(change, Rerun) for change in changes)
-        self._remember(changes, claim, result)
+        shown = self._run(self.store.find(Query()))
+        self.model = self._followed([*zip(changes, result.answers, strict=True)], claim, result.claimed, shown)
+        if result.claimed is not None and claim is not None:
+            self.leases += [(job.job_id, claim.lease) for job in result.claimed.jobs]
+            assert set(result.claimed.jobs) <= set(shown)
+        elif len(changes) == 1 and isinstance(result.answers[0], Applied):
+            there = [job for job in result.answers[0].jobs if job.job_id in self.model.jobs]
+            assert set(there) <= set(shown), "an answer shows jobs as they are"
+        self._run(self._hear_wakeups(claim and claim.lease))
+        self._reran = any(isinstance(change, Rerun) for change in changes)
+        self._remember(changes, claim, result.answers)
 
-    def _check_answer(self, answer: Answer, verdict: Verdict) -> None:
-        if isinstance(answer, Refused):
-            assert type(answer.error) in verdict.refusals, f"{answer.error!r}, but the model says {verdict}"
-            if isinstance(answer.error, DependencyCycleError):
-                cycle = answer.error.cycle
-                assert cycle[0] == cycle[-1]
-                assert all(after in verdict.edges[before] for before, after in pairwise(cycle)), f"{cycle} is no cycle"
-            return
-        assert not verdict.refusals, f"applied, but the model says {verdict}"
-        names = [job.job_id for job in answer.jobs]
-        assert tuple(names[: len(verdict.named)]) == verdict.named
-        assert sorted(names[len(verdict.named) :]) == sorted(verdict.others)
-        assert verdict.changed in {None, answer.changed}
-        for name, job in ((job.job_id, job) for job in answer.jobs):
-            assert name not in self.model.jobs or job.status is self.model.jobs[name].status
+    def _followed(
+        self,
+        answered: Sequence[tuple[Change, Answer]],
+        claim: Claim | None,
+        claimed: Claimed | None,
+        shown: Sequence[JobRecord],
+    ) -> Model:
+        """Find an order of the changes, of those a store may choose, that leads to what it answered and shows."""
+        assert (claim is None) is (claimed is None)
+        trouble: AssertionError | None = None
+        for order in _orders(answered):
+            model = self.model.copy()
+            try:
+                for change, answer in order:
+                    model.apply(change, answer, self.now)
+                if claim is not None and claimed is not None:
+                    model.claim(claim, claimed, self.now)
+                model.compare(shown, self.now)
+            except AssertionError as exc:
+                trouble = trouble or exc
+            else:
+                return model
+        raise trouble or AssertionError
 
-    def _take(self, claim: Claim, claimed: Claimed) -> None:
-        self.model.claim(claim, claimed, self.now)
-        self.leases += [(job.job_id, claim.lease) for job in claimed.jobs]
-        assert all(job.lease == claim.lease and job.worker_id == claim.worker_id for job in claimed.jobs)
-        assert list(claimed.jobs) == self._run(self.store.get([job.job_id for job in claimed.jobs]))
-
-    def _check_shown(self, result: Result) -> None:
-        """An answer shows its jobs as they are, when nothing came after it."""
-        match result:
-            case Result((Applied(jobs),), None):
-                there = [job for job in jobs if job.job_id in self.model.jobs]
-                assert there == self._run(self.store.get([job.job_id for job in there]))
-            case _:
-                pass
-
-    def _remember(self, changes: Sequence[Change], claim: Claim | None, result: Result) -> None:
+    def _remember(self, changes: Sequence[Change], claim: Claim | None, answers: Sequence[Answer]) -> None:
         """Keep what can be repeated as if its reply had been lost: nothing came after it."""
-        self._repeatable = None
+        self.repeatable = None
         if claim is not None:
-            self._last_claim = claim
+            self.last_claim = claim
         elif len(changes) == 1:
-            self._repeatable = changes[0], _kind(result.answers[0])
+            kind = type(answers[0].error) if isinstance(answers[0], Refused) else Applied
+            self.repeatable = changes[0], kind
         for change in changes:
-            if self._last_claim is not None and getattr(change, "lease", None) == self._last_claim.lease:
-                self._last_claim = None  # whoever writes under a lease knows what he holds
+            if self.last_claim is not None and getattr(change, "lease", None) == self.last_claim.lease:
+                self.last_claim = None  # whoever writes under a lease knows what he holds
 
-    async def _check_wakeups(self, now: datetime) -> None:
-        """Listeners hear of what became ready, of the next due time, and of jobs whose status or holder changed."""
-        before = {name: (record.status, record.lease, record.ready_at) for name, record in self.seen.items()}
-        changed = {
-            name
-            for name, (status, lease, _) in before.items()
-            if (job := self.model.jobs.get(name)) is None or (job.status, job.lease) != (status, lease)
-        }
-        moved = [
-            job.ready_at
-            for name, job in self.model.jobs.items()
-            if job.ready_at is not None and (name not in before or before[name][2] != job.ready_at)
-        ]
-        ready = any(moment <= now for moment in moved)
-        due_in = min(((moment - now).total_seconds() for moment in moved if moment > now), default=None)
-
-        def heard() -> bool:
-            told = {name for wakeup in self._wakeups for name in wakeup.changed}
-            dues = [wakeup.due_in for wakeup in self._wakeups if wakeup.due_in is not None]
-            return (
-                told >= changed
-                and (not ready or any(wakeup.ready for wakeup in self._wakeups))
-                and (due_in is None or (bool(dues) and min(dues) < due_in + 0.001))
-            )
-
+    async def _hear_wakeups(self, lease: str | None) -> None:
+        """Wait until listeners have heard what they must."""
         try:
             async with asyncio.timeout(_WAKEUP_LIMIT):
-                while not heard():
+                while missing := self._unheard(lease):
                     self._woken.clear()
                     await self._woken.wait()
         except TimeoutError:
-            msg = f"wake-ups missing: changed {changed}, ready {ready}, due in {due_in}; heard {self._wakeups}"
+            msg = f"no wake-up told {missing}: {self._wakeups}"
             raise AssertionError(msg) from None
 
-    async def _advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)  # in the loop, for a store that has timers in it
+    def _unheard(self, lease: str | None) -> str:
+        """Say what wake-ups do not tell of the last step: changed jobs, ready ones, or the next due time.
+
+        Args:
+            lease: the claim that came with it; who was claimed need not be told.
+        """
+        told: set[str] = set()
+        for wakeup in self._wakeups:
+            told.update(self.seen if wakeup.changed is None else wakeup.changed)
+        for name, before in self.seen.items():
+            job = self.model.jobs.get(name)
+            same = job is not None and (job.status, job.lease) == (before.status, before.lease)
+            just_claimed = job is not None and job.lease is not None and job.lease == lease
+            if name not in told and not same and not just_claimed:
+                return f"that {name} changed"
+        for name, job in self.model.jobs.items():
+            if job.ready_at is None or (name in self.seen and self.seen[name].ready_at == job.ready_at):
+                continue
+            wait = (job.ready_at - self.now).total_seconds()
+            if wait <= 0 and not any(wakeup.ready for wakeup in self._wakeups):
+                return f"that {name} is ready"
+            if wait > 0 and not any(wakeup.due_in is not None and wakeup.due_in < wait + 0.001 for wakeup in self._wakeups):
+                return f"that {name} is due in {wait} seconds"
+        return ""
 
     def _on_wakeup(self, wakeup: Wakeup) -> None:
         self._wakeups.append(wakeup)
         self._woken.set()
 
+    async def _advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)  # in the loop, for a store that has timers in it
+
     def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        return self._runner.run(coroutine)
+        # Not `Runner.run`: what it does about SIGINT takes longer than what is run here.
+        return self._runner.get_loop().run_until_complete(coroutine)
 
 
-def _kind(answer: Answer) -> type:
-    return type(answer.error) if isinstance(answer, Refused) else Applied
+def _orders(answered: Sequence[tuple[Change, Answer]]) -> Iterator[tuple[tuple[Change, Answer], ...]]:
+    """Give the orders in which changes of one call may take effect: as they came, then others."""
+    for order in permutations(range(len(answered))):
+        if all(
+            here < there or _may_swap(answered[here][0], answered[there][0]) for here, there in combinations(order, 2)
+        ):
+            yield tuple(answered[position] for position in order)
+
+
+def _may_swap(change: Change, other: Change) -> bool:
+    """Tell whether the order of two changes is the store's own: not of two `Add`s, nor of one job's changes."""
+    if isinstance(change, Add) and isinstance(other, Add):
+        return False
+    return not _named(change) & _named(other)
+
+
+def _named(change: Change) -> set[str]:
+    match change:
+        case Add(jobs):
+            return {new.spec.job_id for new in jobs}
+        case Purge() | Recover():
+            return set()
+        case _:
+            return {change.job_id}

@@ -165,7 +165,8 @@ class Plan:
             self.put(after)
             if after.status is not before.status:
                 cascaded = self._tell_dependents(before, after)
-        return Applied((after, *cascaded) if own else tuple(cascaded), changed=after is not before)
+        jobs = (after, *cascaded) if own else tuple(cascaded)
+        return Applied(jobs, changed=after is not before, at=after.updated_at)
 
     def _add(self, change: Add) -> Answer:
         known = [job for job in (self.get(new.spec.job_id) for new in change.jobs) if job is not None]

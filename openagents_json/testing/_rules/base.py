@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class StoreRules:
     """The fixtures of every test of a store."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark = pytest.mark.asyncio(loop_scope="function")
 
     @abstractmethod
     def make_store(self, clock: Clock) -> JobStore:
@@ -36,7 +36,7 @@ class StoreRules:
         """The time, which stands still until a test moves it."""
         return ManualClock()
 
-    @pytest_asyncio.fixture
+    @pytest_asyncio.fixture(loop_scope="function")
     async def store(self, clock: ManualClock) -> AsyncIterator[JobStore]:
         """The store, open; what it derives is checked when the test is over."""
         store = self.make_store(clock)

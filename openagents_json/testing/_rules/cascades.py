@@ -109,9 +109,7 @@ class CascadeRules(StoreRules):
         await driver.fail("a", retry_in=1.0)
         assert await driver.status("b") is JobStatus.PENDING
 
-    async def test_a_dependent_is_cancelled_once_and_names_the_first_that_broke(
-        self, driver: StoreDriver
-    ) -> None:
+    async def test_a_dependent_is_cancelled_once_and_names_the_first_that_broke(self, driver: StoreDriver) -> None:
         await driver.add(a_job("a"), a_job("b"), a_job("c", "a", "b"))
         await driver.fail("b")
         before = await driver.job("c")
@@ -119,9 +117,7 @@ class CascadeRules(StoreRules):
         assert await driver.job("c") == before
         assert before.cancelled_by == "b"
 
-    async def test_dependents_in_every_state_are_cancelled_too(
-        self, driver: StoreDriver, clock: ManualClock
-    ) -> None:
+    async def test_dependents_in_every_state_are_cancelled_too(self, driver: StoreDriver, clock: ManualClock) -> None:
         await driver.add(
             a_job("a"),
             a_job("unstarted", "a", queued=False),
@@ -191,9 +187,7 @@ class CascadeRules(StoreRules):
         await driver.complete("b")
 
     @pytest.mark.parametrize("how", BREAKS)
-    async def test_a_job_created_under_a_broken_one_follows_its_policy(
-        self, driver: StoreDriver, how: str
-    ) -> None:
+    async def test_a_job_created_under_a_broken_one_follows_its_policy(self, driver: StoreDriver, how: str) -> None:
         await driver.add(a_job("a"))
         await break_job(driver, "a", how)
         jobs = await driver.add(
@@ -253,6 +247,29 @@ class CascadeRules(StoreRules):
         await driver.complete("a")
         await driver.complete("b")
         await driver.complete("c")
+
+    async def test_what_comes_back_still_waits_for_the_time_it_was_given(
+        self, driver: StoreDriver, clock: ManualClock
+    ) -> None:
+        await driver.add(a_job("a"), a_job("b", "a", delay=60.0))
+        run_at = (await driver.job("b")).run_at
+        await driver.fail("a")
+        await driver.do(Rerun("a"))
+        await driver.complete("a")
+        b = await driver.job("b")
+        assert (b.run_at, b.ready_at) == (run_at, run_at)
+        clock.advance(60)
+        await driver.complete("b")
+
+    async def test_only_running_again_brings_back_not_what_happens_to_the_job_later(self, driver: StoreDriver) -> None:
+        await driver.add(a_job("a"), a_job("gone"), a_job("b", "a", "gone"))
+        await driver.fail("a")
+        await driver.do(Delete("gone"))
+        await driver.do(Rerun("a"))
+        await driver.add(a_job("gone"))
+        await driver.run("a")
+        await driver.do(Pause("a"))
+        assert await driver.status("b") is JobStatus.CANCELLED
 
     async def test_a_rerun_brings_back_both_sides_of_a_diamond_and_its_end(self, driver: StoreDriver) -> None:
         await driver.add(

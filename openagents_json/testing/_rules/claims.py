@@ -7,7 +7,18 @@ from datetime import timedelta
 import pytest
 
 from openagents_json.errors import WorkerDeadError
-from openagents_json.job._changes import Cancel, Delete, Finish, Pause, Release, Resume, Start, Unclaim
+from openagents_json.job._changes import (
+    Cancel,
+    Claim,
+    Delete,
+    Finish,
+    NewJob,
+    Pause,
+    Release,
+    Resume,
+    Start,
+    Unclaim,
+)
 from openagents_json.job.model import AttemptOutcome, JobPriority, JobStatus
 from openagents_json.testing._rules.base import StoreRules
 from openagents_json.testing.builders import BOOM, WORKER, StoreDriver, a_claim, a_job, adding
@@ -81,9 +92,7 @@ class ClaimRules(StoreRules):
         claimed = await driver.claim(a_claim(1))
         assert claimed == [f"high-{number}" for number in range(6)] + [f"low-{number}" for number in range(6)]
 
-    async def test_a_place_in_line_is_counted_from_being_ready_not_from_creation(
-        self, driver: StoreDriver
-    ) -> None:
+    async def test_a_place_in_line_is_counted_from_being_ready_not_from_creation(self, driver: StoreDriver) -> None:
         await driver.register()
         await driver.add(
             a_job("started-late", queued=False), a_job("delayed", delay=3.0), a_job("resumed"), a_job("untouched")
@@ -121,9 +130,7 @@ class ClaimRules(StoreRules):
         assert await driver.claim(a_claim(5, queues=("A",))) == ["A"]
 
     @pytest.mark.parametrize("least", JobPriority)
-    async def test_less_urgent_jobs_than_asked_for_are_left(
-        self, driver: StoreDriver, least: JobPriority
-    ) -> None:
+    async def test_less_urgent_jobs_than_asked_for_are_left(self, driver: StoreDriver, least: JobPriority) -> None:
         await driver.register()
         await driver.add(*(a_job(f"job-{priority:d}", priority=priority) for priority in JobPriority))
         expected = [f"job-{priority:d}" for priority in reversed(JobPriority) if priority >= least]
@@ -133,30 +140,60 @@ class ClaimRules(StoreRules):
 
     async def test_jobs_of_excluded_handlers_are_left_and_block_nobody(self, driver: StoreDriver) -> None:
         await driver.register()
-        await driver.add(*(a_job(f"mail-{number}", name="mail", priority=HIGH) for number in range(30)))
-        await driver.add(a_job("by-name", name="mail"), a_job("by-handler", name="other", handler="mail"))
-        await driver.add(a_job("not-by-name", name="mail", handler="print"), a_job("case", name="Mail"))
-        claimed = await driver.claim(a_claim(1, limit=2, exclude_handlers={"mail", "fax"}))
-        assert set(claimed) == {"not-by-name", "case"}
+        await driver.add(*(a_job(f"mail-{number}", handler="mail", priority=HIGH) for number in range(30)))
+        await driver.add(
+            a_job("named-so", name="mail"),
+            a_job("in-other-case", handler="Mail"),
+            a_job("by-another", name="mail", handler="print"),
+            a_job("mail-too", name="print", handler="mail"),
+        )
+        claimed = await driver.claim(a_claim(1, limit=3, exclude_handlers={"mail", "fax"}))
+        assert set(claimed) == {"named-so", "in-other-case", "by-another"}
+        assert await driver.claim(a_claim(2, exclude_handlers={"mail"})) == []
 
-    async def test_jobs_of_a_handler_no_longer_excluded_are_claimed_in_their_place(
-        self, driver: StoreDriver
-    ) -> None:
-        await driver.register("worker-1", "worker-2")
-        await driver.add(a_job("mail", name="mail"), a_job("fax", name="fax"))
+    async def test_jobs_of_excluded_names_are_left_unless_they_ask_for_a_handler(self, driver: StoreDriver) -> None:
+        await driver.register()
+        await driver.add(*(a_job(f"mail-{number}", name="mail", priority=HIGH) for number in range(30)))
+        await driver.add(
+            a_job("in-other-case", name="Mail"),
+            a_job("asks-for-its-own", name="mail", handler="mail"),
+            a_job("asks-for-another", name="mail", handler="print"),
+            a_job("another", name="print"),
+        )
+        claimed = await driver.claim(a_claim(1, limit=4, exclude_names={"mail", "fax"}))
+        assert set(claimed) == {"in-other-case", "asks-for-its-own", "asks-for-another", "another"}
+        assert await driver.claim(a_claim(2, exclude_names={"mail"})) == []
+
+    async def test_handlers_and_names_can_be_excluded_together(self, driver: StoreDriver) -> None:
+        await driver.register()
+        await driver.add(a_job("name", name="mail"), a_job("handler", handler="mail"), a_job("free", handler="print"))
+        claimed = await driver.claim(a_claim(1, exclude_handlers={"mail"}, exclude_names={"mail", "work"}))
+        assert claimed == ["free"]
+
+    @pytest.mark.parametrize("kind", ["handler", "name"])
+    async def test_jobs_no_longer_excluded_are_claimed_in_their_place(self, driver: StoreDriver, kind: str) -> None:
+        def job(job_id: str, what: str, priority: JobPriority = MEDIUM) -> NewJob:
+            if kind == "name":
+                return a_job(job_id, name=what, priority=priority)
+            return a_job(job_id, handler=what, priority=priority)
+
+        def claim(number: int, *excluded: str, worker_id: str = WORKER, limit: int = 10) -> Claim:
+            handlers, names = (excluded, ()) if kind == "handler" else ((), excluded)
+            return a_claim(number, worker_id=worker_id, limit=limit, exclude_handlers=handlers, exclude_names=names)
+
+        await driver.register(WORKER, "worker-2")
+        await driver.add(job("mail", "mail"), job("fax", "fax"))
         driver.clock.advance(1)
-        await driver.add(a_job("print", name="print"), a_job("mail-too", name="mail", priority=HIGH))
-        assert await driver.claim(a_claim(1, limit=1, exclude_handlers={"mail", "fax"})) == ["print"]
-        claimed = await driver.claim(a_claim(1, worker_id="worker-2", limit=1, exclude_handlers={"fax"}))
-        assert claimed == ["mail-too"]
-        claimed = await driver.claim(a_claim(2, exclude_handlers={"mail"}))
-        assert claimed == ["fax"]
-        assert await driver.claim(a_claim(3)) == ["mail"]
+        await driver.add(job("print", "print"), job("mail-too", "mail", HIGH))
+        assert await driver.claim(claim(1, "mail", "fax", limit=1)) == ["print"]
+        assert await driver.claim(claim(1, "fax", worker_id="worker-2", limit=1)) == ["mail-too"]
+        assert await driver.claim(claim(2, "mail")) == ["fax"]
+        assert await driver.claim(claim(3)) == ["mail"]
 
     async def test_what_happens_to_an_excluded_job_meanwhile_counts(self, driver: StoreDriver) -> None:
         await driver.register()
         await driver.add(a_job("cancelled", name="mail"), a_job("paused", name="mail"), a_job("stays", name="mail"))
-        assert await driver.claim(a_claim(1, exclude_handlers={"mail"})) == []
+        assert await driver.claim(a_claim(1, exclude_names={"mail"})) == []
         await driver.apply(Cancel("cancelled", "why"), Pause("paused"))
         driver.clock.advance(1)
         await driver.do(Resume("paused"))
@@ -241,9 +278,7 @@ class ClaimRules(StoreRules):
 
     async def test_a_job_that_was_delayed_keeps_its_priority_and_its_place(self, driver: StoreDriver) -> None:
         await driver.register()
-        await driver.add(
-            a_job("late", delay=2.0), a_job("early", delay=1.0), a_job("urgent", delay=3.0, priority=HIGH)
-        )
+        await driver.add(a_job("late", delay=2.0), a_job("early", delay=1.0), a_job("urgent", delay=3.0, priority=HIGH))
         await driver.add(a_job("other-queue", delay=1.0, queue="other"))
         driver.clock.advance(10)
         await driver.add(a_job("fresh"))
@@ -303,4 +338,5 @@ class ClaimRules(StoreRules):
         await driver.fail("job", retry_in=50.0)
         driver.clock.advance(5)
         claimed = await driver.claimed(a_claim(1))
-        assert (claimed.jobs, claimed.next_due_in) == ((), pytest.approx(45))
+        assert claimed.jobs == ()
+        assert claimed.next_due_in == pytest.approx(45)

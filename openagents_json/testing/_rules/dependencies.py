@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,11 @@ from openagents_json.errors import (
 )
 from openagents_json.job._changes import (
     AddDependency,
+    Delete,
     Finish,
     Pause,
     Query,
+    Refused,
     RemoveDependency,
     Rerun,
     Resume,
@@ -189,9 +192,7 @@ class DependencyRules(StoreRules):
         await driver.do(AddDependency("job", "a"))
         assert (await driver.job("job")).dependencies == ("c", "b", "a")
 
-    async def test_a_dependency_taken_away_is_waited_for_no_more(
-        self, driver: StoreDriver, clock: ManualClock
-    ) -> None:
+    async def test_a_dependency_taken_away_is_waited_for_no_more(self, driver: StoreDriver, clock: ManualClock) -> None:
         await driver.add(a_job("a", queued=False), a_job("b"), a_job("c"), a_job("job", "a", "b", "c"))
         await driver.complete("c")
         await driver.do(RemoveDependency("job", "c"))
@@ -243,7 +244,7 @@ class DependencyRules(StoreRules):
         assert isinstance(error, DependencyCycleError)
         assert set(error.cycle) == set(ring)
         assert len(error.cycle) == length + 1
-        for job_id, depends_on in zip(error.cycle, error.cycle[1:], strict=False):
+        for job_id, depends_on in pairwise(error.cycle):
             assert depends_on == ring[(ring.index(job_id) + 1) % length]
         assert error.cycle[0] == error.cycle[-1]
 
@@ -262,20 +263,32 @@ class DependencyRules(StoreRules):
         assert await driver.store.get(ring) == before
         await driver.do(AddDependency(ring[0], "free"))
 
+    async def test_an_id_used_again_closes_no_cycle_through_jobs_that_depended_on_it(self, driver: StoreDriver) -> None:
+        await driver.add(a_job("a"), a_job("b", "a"), a_job("c", "b"))
+        for job_id in ("a", "b", "c"):
+            await driver.complete(job_id)
+        await driver.do(Delete("a"))
+        error = await driver.refusal(adding(a_job("free"), a_job("new", "c"), a_job("a", "free", "new")))
+        assert isinstance(error, DependencyCycleError)
+        assert error.cycle == ("a", "new", "c", "b", "a")
+        await driver.add(a_job("free"), a_job("a", "free"))
+
+    async def test_a_path_that_leads_to_a_deleted_job_ends_there(self, driver: StoreDriver) -> None:
+        await driver.add(a_job("a"), a_job("b", "a"), a_job("c"))
+        await driver.complete("a")
+        await driver.complete("b")
+        await driver.do(Delete("a"))
+        await driver.do(AddDependency("c", "b"))
+        await driver.complete("c")
+
     async def test_edges_of_one_call_close_no_cycle_either(self, driver: StoreDriver) -> None:
-        await driver.add(a_job("a"), a_job("b"), a_job("c"))
-        result = await driver.apply(
-            AddDependency("a", "b"),
-            AddDependency("b", "c"),
-            adding(a_job("d", "a")),
-            AddDependency("c", "d"),
-            AddDependency("c", "a"),
-            RemoveDependency("a", "b"),
-            AddDependency("c", "a"),
-        )
-        assert [type(answer).__name__ for answer in result.answers] == [
-            "Applied", "Applied", "Applied", "Refused", "Refused", "Applied", "Applied",
-        ]  # fmt: skip
+        ring = ["a", "b", "c", "d"]
+        await driver.add(*(a_job(job_id) for job_id in ring))
+        edges = [AddDependency(job_id, ring[number - 1]) for number, job_id in enumerate(ring)]
+        result = await driver.apply(*edges)
+        refused = [answer.error for answer in result.answers if isinstance(answer, Refused)]
+        assert [type(error) for error in refused] == [DependencyCycleError]
+        assert sum(job.unmet for job in await driver.store.get(ring)) == 3
 
     async def test_jobs_wait_again_for_a_completed_one_that_runs_again(
         self, driver: StoreDriver, clock: ManualClock

@@ -44,8 +44,8 @@ CALLS: dict[str, Callable[[JobStore], Awaitable[object]]] = {
 class LifetimeRules(StoreRules):
     """Opening, closing, and what outlives a store object."""
 
-    def test_a_store_says_what_it_promises(self, clock: ManualClock) -> None:
-        assert isinstance(self.make_store(clock).traits, StoreTraits)
+    async def test_a_store_says_what_it_promises(self, store: JobStore) -> None:
+        assert isinstance(store.traits, StoreTraits)
 
     @pytest.mark.parametrize("name", CALLS)
     async def test_every_call_on_a_store_that_is_not_open_says_so(self, clock: ManualClock, name: str) -> None:
@@ -120,7 +120,7 @@ class LifetimeRules(StoreRules):
         await before.add(
             a_job("parent", queued=False),
             a_job("blocked", "parent"),
-            a_job("ready", payload=b' {"odd":  1.50}'),
+            a_job("ready", payload=b'{"kept":[1.5,null]}'),
             a_job("delayed", delay=60.0),
             a_job("held"),
             a_job("paused"),
@@ -142,8 +142,9 @@ class LifetimeRules(StoreRules):
         assert await second.find(Query()) == jobs
         assert await after.find(Query(depends_on="parent")) == ["blocked"]
         assert await second.beat("dead") is False
-        with pytest.raises(WorkerDeadError):
-            await second.register(a_worker("dead"))
+        if second.traits.shared:  # else no worker of an earlier process can come back
+            with pytest.raises(WorkerDeadError):
+                await second.register(a_worker("dead"))
         await second.register(a_worker())
         claimed = await after.claimed(a_claim(1))
         assert {job.job_id for job in claimed.jobs} == {"ready", "orphan"}

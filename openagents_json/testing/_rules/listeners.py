@@ -67,8 +67,9 @@ def _due(wakeup: Wakeup) -> bool:
     return wakeup.due_in is not None
 
 
-def _about(*job_ids: str) -> Callable[[Wakeup], bool]:
-    return lambda wakeup: set(job_ids) <= set(wakeup.changed)
+def about(*job_ids: str) -> Callable[[Wakeup], bool]:
+    """Match a wake-up that tells of changes to these jobs, or to any."""
+    return lambda wakeup: wakeup.changed is None or set(job_ids) <= set(wakeup.changed)
 
 
 class ListenerRules(StoreRules):
@@ -125,39 +126,42 @@ class ListenerRules(StoreRules):
         await driver.add(a_job("a"), a_job("b"))
         await driver.run("a", "b")
         ear = Ear(driver.store)
-        for change, about in [
+        changes: list[tuple[Change, str]] = [
             (Pause("a"), "a"),
             (Resume("a"), "a"),
             (Pause("b"), "b"),
             (Cancel("a", "why"), "a"),
             (Recover(WORKER, "it died"), "b"),
-        ]:
+        ]
+        for change, job_id in changes:
             ear.forget()
             await driver.do(change)
-            await ear.hear(_about(about))
+            await ear.hear(about(job_id))
 
     async def test_outcomes_and_what_follows_from_them_are_heard_of(self, driver: StoreDriver) -> None:
         await driver.add(a_job("a"), a_job("b", "a"), a_job("c", "b"))
         lease = await driver.run("a")
         ear = Ear(driver.store)
         await driver.do(Finish("a", lease, AttemptOutcome.FAILED, error=BOOM))
-        await ear.hear(_about("a", "b", "c"))
+        await ear.hear(about("a", "b", "c"))
         ear.forget()
         await driver.do(Rerun("a"))
-        await ear.hear(_about("a", "b", "c"))
+        await ear.hear(about("a", "b", "c"))
 
-    async def test_a_claim_is_heard_of(self, driver: StoreDriver) -> None:
+    async def test_a_claim_names_no_job(self, driver: StoreDriver) -> None:
         await driver.register()
         await driver.add(a_job("job"))
         ear = Ear(driver.store)
         await driver.claim(a_claim(1))
-        await ear.hear(_about("job"))
+        await driver.do(Pause("job"))
+        await ear.hear(about("job"))
+        assert [set(wakeup.changed) for wakeup in ear.heard if wakeup.changed] == [{"job"}]
 
     async def test_a_listener_finds_the_changes_made(self, driver: StoreDriver) -> None:
         await driver.add(a_job("job"))
         ear = Ear(driver.store)
         await driver.do(Cancel("job", "why"))
-        await ear.hear(_about("job"))
+        await ear.hear(about("job"))
         assert await driver.statuses("job") == {"job": "cancelled"}
 
     async def test_what_changes_nothing_tells_of_no_job(self, driver: StoreDriver) -> None:
@@ -166,7 +170,7 @@ class ListenerRules(StoreRules):
         lost = Finish("job", "no:1", AttemptOutcome.COMPLETED, b"1")
         await driver.apply(Cancel("nobody", "why"), Start("job"), Resume("job"), lost)
         await driver.do(Pause("job"))
-        await ear.hear(_about("job"))
+        await ear.hear(about("job"))
         assert [set(wakeup.changed) for wakeup in ear.heard if wakeup.changed] == [{"job"}]
 
     async def test_every_listener_hears_everything_until_it_ends(self, driver: StoreDriver) -> None:
@@ -187,7 +191,7 @@ class ListenerRules(StoreRules):
         ends: dict[str, Callable[[], None]] = {}
 
         def once(name: str) -> Callable[[Wakeup], None]:
-            def listener(wakeup: Wakeup) -> None:
+            def listener(_: Wakeup) -> None:
                 heard.append(name)
                 ends[name]()
 

@@ -71,16 +71,14 @@ class OutcomeRules(StoreRules):
         )
         assert job.version > before.version
 
-    async def test_a_success_ends_the_attempt_and_the_job(
-        self, driver: StoreDriver, clock: ManualClock
-    ) -> None:
+    async def test_a_success_ends_the_attempt_and_the_job(self, driver: StoreDriver, clock: ManualClock) -> None:
         await driver.add(a_job("job"))
         lease = await driver.run("job")
         started = clock.now()
         await driver.do(Progress("job", lease, 0.25, "a quarter"))
         clock.advance(4)
         before = await driver.job("job")
-        await driver.do(Finish("job", lease, COMPLETED, b'{"sum":7}'))
+        await driver.do(Finish("job", lease, COMPLETED, b"7"))
         job = await driver.job("job")
         assert job == before._replace(
             updated_at=clock.now(),
@@ -90,7 +88,7 @@ class OutcomeRules(StoreRules):
             finished_lease=lease,
             completed_at=clock.now(),
             progress=1.0,
-            result=b'{"sum":7}',
+            result=b"7",
             attempts=(Attempt(1, WORKER, started, clock.now(), COMPLETED),),
         )
 
@@ -116,9 +114,7 @@ class OutcomeRules(StoreRules):
             attempts=(Attempt(1, WORKER, started, clock.now(), FAILED, BOOM),),
         )
 
-    async def test_a_failure_with_a_retry_waits_for_its_time(
-        self, driver: StoreDriver, clock: ManualClock
-    ) -> None:
+    async def test_a_failure_with_a_retry_waits_for_its_time(self, driver: StoreDriver, clock: ManualClock) -> None:
         await driver.add(a_job("job", max_retries=3))
         lease = await driver.run("job")
         started = clock.now()
@@ -174,9 +170,7 @@ class OutcomeRules(StoreRules):
         job = await driver.job("job")
         assert (job.progress, job.progress_message) == (0.0, "")
 
-    async def test_an_outcome_is_accepted_once_whatever_became_of_the_job_since(
-        self, driver: StoreDriver
-    ) -> None:
+    async def test_an_outcome_is_accepted_once_whatever_became_of_the_job_since(self, driver: StoreDriver) -> None:
         await driver.add(a_job("job"))
         lease = await driver.run("job")
         failed = Finish("job", lease, FAILED, error=BOOM, retry_in=0.0)
@@ -186,9 +180,7 @@ class OutcomeRules(StoreRules):
         assert not (await driver.do(failed)).changed
         assert await driver.job("job") == before
 
-    async def test_cancelling_a_held_job_ends_its_attempt(
-        self, driver: StoreDriver, clock: ManualClock
-    ) -> None:
+    async def test_cancelling_a_held_job_ends_its_attempt(self, driver: StoreDriver, clock: ManualClock) -> None:
         await driver.add(a_job("job"))
         await driver.run("job")
         started = clock.now()
@@ -238,9 +230,8 @@ class OutcomeRules(StoreRules):
         clock.advance(1)
         await driver.do(Unclaim("job", lease))
         job = await driver.job("job")
-        place = {"version": job.version, "updated_at": job.updated_at, "ready_at": job.ready_at}
-        assert job == before._replace(**place)
-        assert job.ready_at is not None
+        assert job.ready_at is not None  # it may have lost its place among its equals
+        assert job == before._replace(version=job.version, updated_at=job.updated_at, ready_at=job.ready_at)
 
     async def test_a_later_claim_undone_leaves_the_attempts_before_it(
         self, driver: StoreDriver, clock: ManualClock
@@ -256,9 +247,7 @@ class OutcomeRules(StoreRules):
         assert (job.started_at, job.worker_id) == (before.started_at, WORKER)
         assert (job.retry_count, job.recovery_history) == (1, ())
 
-    async def test_a_rerun_starts_afresh_and_keeps_the_history(
-        self, driver: StoreDriver, clock: ManualClock
-    ) -> None:
+    async def test_a_rerun_starts_afresh_and_keeps_the_history(self, driver: StoreDriver, clock: ManualClock) -> None:
         await driver.add(a_job("job"))
         lease = await driver.run("job")
         await driver.do(Release("job", lease, "shutdown"))
@@ -314,9 +303,7 @@ class OutcomeRules(StoreRules):
         await driver.refusal(Progress("job", lease, 0.9, "late"))
         assert await driver.status("job") is JobStatus.RUNNING
 
-    async def test_a_paused_job_keeps_its_lease_and_its_outcome_is_accepted(
-        self, driver: StoreDriver
-    ) -> None:
+    async def test_a_paused_job_keeps_its_lease_and_its_outcome_is_accepted(self, driver: StoreDriver) -> None:
         await driver.add(a_job("job"))
         lease = await driver.run("job")
         await driver.do(Pause("job"))
@@ -325,18 +312,14 @@ class OutcomeRules(StoreRules):
         await driver.do(Finish("job", lease, COMPLETED, b'"on its way"'))
         assert (await driver.job("job")).result == b'"on its way"'
 
-    async def test_a_job_paused_before_it_started_is_not_started_by_resuming(
-        self, driver: StoreDriver
-    ) -> None:
+    async def test_a_job_paused_before_it_started_is_not_started_by_resuming(self, driver: StoreDriver) -> None:
         await driver.add(a_job("job", queued=False))
         await driver.do(Pause("job"))
         await driver.do(Resume("job"))
         job = await driver.job("job")
         assert (job.status, job.queued, job.ready_at) == (JobStatus.PENDING, False, None)
 
-    async def test_a_resumed_job_still_waits_for_its_time(
-        self, driver: StoreDriver, clock: ManualClock
-    ) -> None:
+    async def test_a_resumed_job_still_waits_for_its_time(self, driver: StoreDriver, clock: ManualClock) -> None:
         (before,) = await driver.add(a_job("job", delay=10.0))
         await driver.do(Pause("job"))
         assert (await driver.job("job")).ready_at is None

@@ -28,7 +28,7 @@ SORT_VALUES: dict[str, Any] = {
 #: Ids in the order of their code points, which no language's collation shares.
 IDS_IN_ORDER = ["1", "10", "9", "A", "B", "Z", "a", "a-b", "a.b", "a1", "a:b", "aB", "a_b", "aa", "b", "z"]
 
-NAMES_IN_ORDER = ["", " x", "A", "Z", "a", "a ", "a-", "aa", "z", "é", "ü", "木", "\U0001f600"]
+NAMES_IN_ORDER = [" x", "A", "Z", "a", "a ", "a-", "aa", "z", "é", "ü", "木", "\U0001f600"]
 
 
 async def _populate(driver: StoreDriver) -> None:
@@ -60,7 +60,7 @@ def _expected(jobs: list[JobRecord], query: Query) -> list[str]:
 
 
 FILTERS: dict[str, tuple[Query, Any]] = {
-    "everything": (Query(), lambda job: True),
+    "everything": (Query(), lambda _: True),
     "one-status": (
         Query(statuses=frozenset({JobStatus.PAUSED})),
         lambda job: job.status is JobStatus.PAUSED,
@@ -69,27 +69,29 @@ FILTERS: dict[str, tuple[Query, Any]] = {
         Query(statuses=frozenset({JobStatus.PAUSED, JobStatus.COMPLETED, JobStatus.RUNNING})),
         lambda job: job.status.value in {"paused", "completed", "running"},
     ),
-    "no-status": (Query(statuses=frozenset()), lambda job: False),
+    "no-status": (Query(statuses=frozenset()), lambda _: False),
     "a-tag": (Query(tags=("red",)), lambda job: "red" in job.spec.tags),
     "several-tags": (
         Query(tags=("green", "red")),
         lambda job: {"red", "green"} <= set(job.spec.tags),
     ),
-    "a-tag-nobody-has": (Query(tags=("re",)), lambda job: False),
-    "a-tag-in-other-case": (Query(tags=("Red",)), lambda job: False),
+    "a-tag-nobody-has": (Query(tags=("re",)), lambda _: False),
+    "a-tag-in-other-case": (Query(tags=("Red",)), lambda _: False),
     "a-name": (Query(name="mail"), lambda job: job.spec.name == "mail"),
-    "part-of-a-name": (Query(name="mai%"), lambda job: False),
+    "part-of-a-name": (Query(name="mai%"), lambda _: False),
     "a-queue": (Query(queue="slow"), lambda job: job.spec.queue == "slow"),
     "a-batch": (Query(batch_id="b1"), lambda job: job.spec.batch_id == "b1"),
     "a-priority": (Query(priority=LOW), lambda job: job.spec.priority is LOW),
     "a-holder": (Query(held_by=WORKER), lambda job: job.job_id == "job-b2-10-0"),
-    "a-holder-of-nothing": (Query(held_by="nobody"), lambda job: False),
+    "a-holder-of-nothing": (Query(held_by="nobody"), lambda _: False),
     "several-filters": (
         Query(name="mail", queue="slow", tags=("green",), statuses=frozenset({JobStatus.PENDING})),
-        lambda job: job.spec.name == "mail"
-        and job.spec.queue == "slow"
-        and "green" in job.spec.tags
-        and job.status is JobStatus.PENDING,
+        lambda job: (
+            job.spec.name == "mail"
+            and job.spec.queue == "slow"
+            and "green" in job.spec.tags
+            and job.status is JobStatus.PENDING
+        ),
     ),
 }
 
@@ -169,24 +171,24 @@ class QueryRules(StoreRules):
         assert await driver.find(Query(sort_by="name", descending=descending)) == expected
 
     async def test_names_are_ordered_by_code_points(self, driver: StoreDriver) -> None:
-        await driver.add(
-            *(a_job(f"job-{number}", name=name) for number, name in enumerate(reversed(NAMES_IN_ORDER)))
-        )
+        await driver.add(*(a_job(f"job-{number}", name=name) for number, name in enumerate(reversed(NAMES_IN_ORDER))))
         found = await driver.store.find(Query(sort_by="name", descending=False))
         assert [job.spec.name for job in found] == NAMES_IN_ORDER
 
     async def test_names_are_told_apart_to_the_last_space_and_accent(self, driver: StoreDriver) -> None:
         await driver.add(
-            *(a_job(f"job-{number}", name=name, queue=name) for number, name in enumerate(NAMES_IN_ORDER))
+            *(a_job(f"job-{number}", name=name) for number, name in enumerate(NAMES_IN_ORDER)),
+            a_job("upper", name="in-a-queue", queue="Q"),
         )
         for number, name in enumerate(NAMES_IN_ORDER):
             assert await driver.find(Query(name=name)) == [f"job-{number}"]
-            assert await driver.find(Query(queue=name)) == [f"job-{number}"]
         assert await driver.find(Query(name="e\u0301")) == []
+        assert await driver.find(Query(queue="Q")) == ["upper"]
+        assert await driver.find(Query(queue="q")) == []
 
     @pytest.mark.parametrize("tag", ["a,b", 'quo"ted', "per%cent", "under_score", "ünï", "[x]", "back\\slash", " "])
     async def test_tags_are_matched_whole_whatever_they_are_made_of(self, driver: StoreDriver, tag: str) -> None:
-        others = ("a", "b", "quoted", "perXcent", "underXscore", "uni", "x", "backslash", "", tag + tag)
+        others = ("a", "b", "quoted", "perXcent", "underXscore", "uni", "x", "backslash", tag + tag)
         await driver.add(a_job("with", tags=("z", tag)), a_job("without", tags=others), a_job("none"))
         assert await driver.find(Query(tags=(tag,))) == ["with"]
         assert await driver.find(Query(tags=(tag, "z"))) == ["with"]
@@ -228,9 +230,7 @@ class QueryRules(StoreRules):
             page = await driver.store.find(replace(query, limit=size, after=after))
         assert pages == expected
 
-    async def test_a_page_goes_on_after_a_job_that_is_gone_and_past_jobs_that_came(
-        self, driver: StoreDriver
-    ) -> None:
+    async def test_a_page_goes_on_after_a_job_that_is_gone_and_past_jobs_that_came(self, driver: StoreDriver) -> None:
         for number in range(6):
             await driver.add(a_job(f"job-{number}"))
             driver.clock.advance(1)

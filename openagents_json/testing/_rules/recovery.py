@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,9 +108,7 @@ class RecoveryRules(StoreRules):
             await driver.store.register(a_worker())
         assert await driver.status("job") is JobStatus.PENDING
 
-    async def test_a_worker_nobody_knows_can_be_declared_dead_before_it_registers(
-        self, driver: StoreDriver
-    ) -> None:
+    async def test_a_worker_nobody_knows_can_be_declared_dead_before_it_registers(self, driver: StoreDriver) -> None:
         assert (await driver.do(Recover(WORKER, "it died"))).jobs == ()
         with pytest.raises(WorkerDeadError):
             await driver.store.register(a_worker())
@@ -150,7 +147,7 @@ class RecoveryRules(StoreRules):
         assert len(job.recovery_history) == len(job.attempts) == 1
         await driver.do(Resume("job"))
         assert await driver.status("job") is JobStatus.PENDING
-        await driver.complete("job")
+        await driver.run("job", worker_id="worker-2")
 
     async def test_the_first_recovery_is_immediate_and_later_ones_in_a_row_back_off(
         self, driver: StoreDriver, clock: ManualClock
