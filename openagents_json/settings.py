@@ -1,8 +1,8 @@
 """Settings: defaults for managers, read from the environment, changeable by assignment.
 
 Every setting can be given as an environment variable: ``OPENAGENTS_`` and the path with ``__`` between its parts, so
-``settings.job.store_type`` is ``OPENAGENTS_JOB__STORE_TYPE``; ``none`` there means None. Assigned values are validated. A `JobManager` reads the
-settings when it is made; changing them later affects managers made later.
+``settings.job.store_type`` is ``OPENAGENTS_JOB__STORE_TYPE``; ``none`` there means None. Assigned values are
+validated. A `JobManager` reads the settings when it is made; changing them later affects managers made later.
 """
 
 from __future__ import annotations

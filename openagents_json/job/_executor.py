@@ -134,7 +134,7 @@ class Execution:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._told = False
         self._in_thread = False
-        self._paused = False
+        self._paused = record.status is JobStatus.PAUSED
         self._lending = 0
         self._ticket: Ticket | None = None
         self._slot_news: asyncio.Event | None = None

@@ -122,6 +122,7 @@ class Runtime:
         ]
         self.in_good_order = not config.run_jobs
         self._opened = False
+        self._orphaned: set[str] = set()
         self._main: asyncio.Task[None] | None = None
         self._unlisten: Callable[[], None] | None = None
 
@@ -166,6 +167,7 @@ class Runtime:
 
     async def _begin(self, predecessor: Runtime | None) -> None:
         if predecessor is not None:
+            self._orphaned = {predecessor.worker_id, *predecessor._orphaned}
             await predecessor._close_store()
         self._unlisten = self._store.listen(self._hear)
         self._main = self.loop.create_task(self._run(), name="openagents job manager")
@@ -173,8 +175,6 @@ class Runtime:
         if self._config.run_jobs:
             try:
                 await self._beat()
-                if predecessor is not None:
-                    await self._recovery.take_over(predecessor.worker_id, "its manager ended before it was done")
                 await self._check()
             except StoreError as exc:
                 logger.warning("the store did not answer at start-up, trying again while running: %s", exc)
@@ -183,7 +183,8 @@ class Runtime:
     async def _sign_off(self) -> None:
         try:
             await self._store.unregister(self.worker_id)
-            self.in_good_order = not await self._store.count(Query(held_by=self.worker_id))
+            held = await self._store.count(Query(held_by=self.worker_id))
+            self.in_good_order = not held and not self._orphaned
         except StoreError as exc:
             logger.warning("the worker could not sign off; others will notice its silence: %s", exc)
 
@@ -212,7 +213,7 @@ class Runtime:
         """Take notice of jobs about to be stored: those that nobody here can run are not even claimed."""
         if self._config.run_jobs:
             for spec in specs:
-                if self._find_handler(spec) is None:
+                if spec.queue in self._config.queues and self._find_handler(spec) is None:
                     self._scheduler.pass_over(spec)
 
     def handlers_changed(self) -> None:
@@ -273,6 +274,9 @@ class Runtime:
             self._scheduler.wake()
 
     async def _check(self) -> None:
+        for worker_id in tuple(self._orphaned):
+            await self._recovery.take_over(worker_id, "its manager ended before it was done")
+            self._orphaned.discard(worker_id)
         await self._recovery.check()
         self._checks += 1
         if self._checks % _CHECKS_PER_AUDIT == 0:

@@ -156,9 +156,11 @@ class Scheduler:
         runner = self._runner
         if runner is None or not self._claiming or self._resting is not None or not self._heartbeat.healthy:
             return None
-        if self._failed_claim is not None:
-            return self._failed_claim
         for_any, for_critical = self._slots.free(*runner.freed_by(changes))
+        if self._failed_claim is not None:
+            # asked again even without a free slot: what it got already is ours
+            room = for_any if self._failed_claim.min_priority is JobPriority.LOW else for_critical
+            return replace(self._failed_claim, limit=min(self._failed_claim.limit, room))
         min_priority = JobPriority.LOW if for_any else CRITICAL
         if any(_may_make_ready(change) for change in changes):
             self._appetite.whet()

@@ -54,22 +54,22 @@ class Submission:
             "timeout": lambda value: None if value is None else check_number(value, "timeout", above=True),
             "max_recoveries": lambda value: None if value is None else check_count(value, "max_recoveries"),
         }
-        absent: dict[str, Any] = {
+        self._absent: dict[str, Any] = {
             "description": "",
             "handler": None,
             "queue": "default",
-            "payload": {},
-            "metadata": {},
+            "payload": b"{}",
+            "metadata": b"{}",
             "tags": (),
             "priority": JobPriority.MEDIUM,
             "on_dependency_failure": DependencyFailurePolicy.CANCEL,
-            "max_retries": settings.default_max_retries,
-            "retry_delay": settings.default_retry_delay,
             "retry_policy": None,
-            "timeout": settings.default_timeout,
-            "max_recoveries": settings.default_max_recoveries,
         }
-        self._absent = {name: self._checks[name](value) for name, value in absent.items()}
+        for name in ("max_retries", "retry_delay", "timeout", "max_recoveries"):
+            try:
+                self._absent[name] = self._checks[name](getattr(settings, f"default_{name}"))
+            except InvalidJobError as exc:
+                raise InvalidJobError(f"settings.job.default_{name}", exc.problem) from None
 
     def one(self, name: object, options: Mapping[str, Any], *, auto_start: bool) -> NewJob:
         """Check the arguments of one job.

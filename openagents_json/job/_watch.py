@@ -59,6 +59,8 @@ class Watch:
                 self.offer(records[0])
                 if not self._store.traits.pushes:
                     self.look_at([job_id])
+            if self._stopped and not waiter.done():
+                raise ManagerStoppedError
             return await waiter
         finally:
             waiters = self._waiters[job_id]

@@ -149,8 +149,12 @@ class Writer:
             self._claims.claim_failed(claim, error)
         if len(batch) > 1 and not isinstance(error, StoreUnavailableError):
             logger.warning("a commit shared by %d changes failed, trying each alone: %r", len(batch), error)
-            for pending in batch:
-                await self._write([pending], None)
+            try:
+                for pending in batch:
+                    await self._write([pending], None)
+            except asyncio.CancelledError:
+                self._give_up(batch)
+                raise
             return
         for pending in batch:
             if not pending.answer.done():

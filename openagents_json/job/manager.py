@@ -502,7 +502,7 @@ class JobManager(JobReader):
                         runtime.tell(type_, record)
 
         if isinstance(change, Add):
-            runtime.expect(job.spec for job in change.jobs)
+            runtime.expect(job.spec for job in change.jobs if job.queued)
         answer = await runtime.writer.submit(change, told)
         if not isinstance(answer, Applied):
             raise answer.error
