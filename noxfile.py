@@ -21,20 +21,13 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 def _works(version: str) -> bool:
     """Say whether `pythonX.Y` can be started; a version manager's shim may exist and only print an error."""
     command = shutil.which(f"python{version}")
-    return (
-        command is not None
-        and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0
-    )
+    return command is not None and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
-PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version == RUNNING or _works(version)] or [
-    RUNNING
-]
+PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version == RUNNING or _works(version)] or [RUNNING]
 
 
-def _install(
-    session: nox.Session, *groups: str, package: str = ".[all]", options: tuple[str, ...] = ()
-) -> None:
+def _install(session: nox.Session, *groups: str, package: str = ".[all]", options: tuple[str, ...] = ()) -> None:
     """Install the package, editable, with all extras, and the named dependency groups."""
     arguments = [argument for group in groups for argument in ("--group", group)]
     session.install(*options, "--editable", package, *arguments)
@@ -77,9 +70,7 @@ def docs(session: nox.Session) -> None:
     _install(session, "test", "docs")
     pages = [str(page) for page in (ROOT / "README.md", ROOT / "docs") if page.exists()]
     session.chdir(session.create_tmp())
-    session.run(
-        "pytest", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "--markdown-docs", *pages
-    )
+    session.run("pytest", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "--markdown-docs", *pages)
 
 
 @nox.session(python=OLDEST)

@@ -8,7 +8,7 @@ same, and the effect happens once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from openagents_json.job.model import AttemptOutcome, JobError, JobPriority, JobStatus
@@ -207,7 +207,7 @@ class Applied:
 
     jobs: tuple[JobRecord, ...] = ()
     changed: bool = True
-    at: datetime | None = None
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

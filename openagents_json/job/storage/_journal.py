@@ -61,8 +61,8 @@ class Journal:
 
     def strangers(self) -> list[Path]:
         """List what does not belong in the directory."""
-        mine = {"start", "start.tmp", *(path.name for path in self._segment_files())}
-        return sorted(path for path in self._directory.glob("*") if path.name not in mine)
+        found = [path for path in self._directory.glob("*") if path.name not in {"start", "start.tmp"}]
+        return sorted(path for path in found if not _SEGMENT.fullmatch(path.name) or path.is_dir())
 
     def read(self, number: int, since: Mark, damaged: Callable[[int, str], None]) -> tuple[list[bytes], Mark]:
         """Read whole records of a segment.
