@@ -9,7 +9,7 @@ recovery, what a purge removes first) it takes what the store chose and checks t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +155,7 @@ class Model:
         self.jobs: dict[str, ModelJob] = {}
         self.workers: set[str] = set()
         self.dead: set[str] = set()
-        self._now = datetime.min
+        self._now = datetime.min.replace(tzinfo=UTC)
 
     def copy(self) -> Model:
         """Give a model that goes on from here by itself."""
@@ -269,7 +269,7 @@ class Model:
         assert record.error is not None
         assert repr(record.cancelled_by) in record.error.message, "the error names the dependency"
 
-    def _make(self, change: Change, answered: Sequence[JobRecord]) -> Verdict:
+    def _make(self, change: Change, answered: Sequence[JobRecord]) -> Verdict:  # noqa: PLR0911 - one for each kind
         match change:
             case Add():
                 return self._add(change)
@@ -279,6 +279,8 @@ class Model:
                 return self._recover(change, {job.job_id: job.run_at for job in answered})
             case Delete():
                 return self._delete(change.job_id)
+            case _:
+                pass
         job = self.jobs.get(change.job_id)
         if job is None:
             return _of_nobody(change)
@@ -445,6 +447,8 @@ class Model:
                 self._cancel(job, JobError("Cancelled", change.why))
             case Rerun():
                 return Verdict(named=named, others=self._bring_back(job))
+            case _:
+                pass
         return Verdict(named=named)
 
     def _bring_back(self, job: ModelJob) -> frozenset[str]:
@@ -452,15 +456,15 @@ class Model:
         _renew(job, queued=True, run_at=None)
         back = {job.spec.job_id}
         while True:
-            lost = [job for job in self.jobs.values() if job.cancelled_with_dependency and back & {*job.dependencies}]
-            for job in lost:
-                job.edits += 1  # where it stays cancelled, the store may name another dependency as the reason
-            found = [job for job in lost if self._may_wait(job)]
+            lost = [one for one in self.jobs.values() if one.cancelled_with_dependency and back & {*one.dependencies}]
+            for left in lost:
+                left.edits += 1  # where it stays cancelled, the store may name another dependency as the reason
+            found = [left for left in lost if self._may_wait(left)]
             if not found:
                 return frozenset(back)
-            for job in found:
-                _renew(job, queued=job.queued, run_at=job.run_at)
-                back.add(job.spec.job_id)
+            for left in found:
+                _renew(left, queued=left.queued, run_at=left.run_at)
+                back.add(left.spec.job_id)
 
     def _hand_out(self, claim: Claim, got: list[str]) -> None:
         def rank(job: ModelJob) -> tuple[int, int, datetime | None]:
@@ -479,7 +483,7 @@ class Model:
         }
         assert len(set(got)) == len(got), "a job is handed out once"
         assert ready.keys() >= set(got), f"claimed {got}, ready are {ready}"
-        best = sorted(ready.values())[: claim.limit]  # type: ignore[type-var]  # of ready jobs, ready_at is a time
+        best = sorted(ready.values())[: claim.limit]
         assert [ready[name] for name in got] == best, f"claimed {got}, ready are {ready}"
         for job in [self.jobs[name] for name in got]:
             job.before_claim = job.started_at, job.worker_id

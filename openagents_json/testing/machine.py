@@ -16,7 +16,6 @@ from abc import abstractmethod
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
 from enum import Enum
-from functools import lru_cache
 from itertools import combinations, count, permutations
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,7 +56,6 @@ from openagents_json.testing.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-
     from datetime import datetime
 
     from openagents_json.job._changes import Answer, Claimed, Wakeup
@@ -100,6 +98,8 @@ _USUAL_SPEC = JobSpec(
     max_recoveries=None,
     request_id="",
 )
+
+_CHOICES = st.integers(0, 2**16 - 1)
 
 #: How long a wake-up may be on its way, in real seconds.
 _WAKEUP_LIMIT = 5.0
@@ -177,11 +177,12 @@ def _brief(value: object) -> str:
     """Show a value without the fields that are as in any job or change."""
     if isinstance(value, JobSpec):
         usual: dict[str, object] = _USUAL_SPEC._asdict()
-        shown = {name: field for name, field in value._asdict().items() if field != usual[name]}
-        return ", ".join(f"{name}={_brief(field)}" for name, field in shown.items())
+        unusual = {name: field for name, field in value._asdict().items() if field != usual[name]}
+        return ", ".join(f"{name}={_brief(field)}" for name, field in unusual.items())
     if is_dataclass(value):
-        shown = {field.name: getattr(value, field.name) for field in fields(value) if getattr(value, field.name) != field.default}
-        return f"{type(value).__name__}({', '.join(f'{name}={_brief(field)}' for name, field in shown.items())})"
+        given = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
+        shown = ", ".join(f"{name}={_brief(field)}" for name, field, default in given if field != default)
+        return f"{type(value).__name__}({shown})"
     if isinstance(value, tuple):
         return f"({''.join(f'{_brief(item)}, ' for item in value)})"
     return value.name if isinstance(value, Enum) else repr(value)
@@ -191,11 +192,6 @@ def _brief(value: object) -> str:
 def _steps(draw: st.DrawFn) -> Step:
     """Make up a step that fits what is there: Hypothesis gives the machine itself to what draws from `st.runner()`."""
     return _Inventor(draw, draw(st.runner())).step()
-
-
-@lru_cache
-def _positions(number: int) -> st.SearchStrategy[int]:
-    return st.integers(0, number - 1)
 
 
 class _Inventor:
@@ -209,48 +205,39 @@ class _Inventor:
         self._held = [(name, job.lease) for name, job in self._jobs.items() if job.lease is not None]
 
     def step(self) -> Step:
-        machine = self._machine
-        kinds = [
-            (6, self._one_change, True),
-            (4, self._finish_alone, self._held),
-            (3, self._finish_and_claim, self._held),
-            (6, self._claim_alone, machine.model.ready()),
-            (1, self._claim_alone, True),
-            (2, self._worker_dies, self._held),
-            (4, self._several, self._jobs),
-            (2, lambda: TimePasses(self._pick([1.0, 0.25, 5.0, 60.0, 3600.0])), True),
+        """Make up the next step."""
+        machine, model = self._machine, self._machine.model
+        step: Step = self._one_of([
+            (3, lambda: Together((self._finish(),), self._claim()), self._held),
+            (4, lambda: Together((self._finish(),)), self._held),
+            (6, lambda: Together((), self._claim()), model.ready()),
+            (8, lambda: Together((self._change(),)), True),
+            (1, lambda: Together((), self._claim()), True),
+            (2, lambda: Together((Recover(self._holder(), "silent"),)), self._held),
+            (5, self._several, self._jobs),
+            (3, lambda: TimePasses(self._pick([1.0, 0.25, 5.0, 60.0, 3600.0])), True),
             (1, lambda: Again("change"), machine.repeatable),
             (1, lambda: Again("claim"), machine.last_claim),
             (1, self._visit, True),
             (1, self._query, self._jobs),
             (1, Reopened, machine.reopen_store),
-        ]
-        make: Callable[[], Step] = self._pick([make for weight, make, may in kinds if may for _ in range(weight)])
-        return make()
+        ])  # fmt: skip
+        return step
+
+    def _one_of(self, kinds: Sequence[tuple[int, Callable[[], Any], object]]) -> Any:
+        """Make one of these: each has its weight, and a condition without which it is left out."""
+        return self._pick([make for weight, make, may in kinds if may for _ in range(weight)])()
 
     def _pick(self, options: Sequence[_T]) -> _T:
-        return options[self._draw(_positions(len(options)))]
+        # The range is always the same, or Hypothesis could not reuse a choice once it varies what came before it; and
+        # scattered (by Knuth's multiplier), since it prefers small numbers. 0 stays 0: it shrinks to the first option.
+        return options[self._draw(_CHOICES) * 40503 % 2**16 * len(options) >> 16]
 
     def _seldom(self, usual: _T, others: Sequence[_T]) -> _T:
         return self._pick(others) if self._pick([False, False, False, True]) else usual
 
     def _rarely(self, usual: _T, others: Sequence[_T]) -> _T:
         return self._pick(others) if self._pick([False] * 11 + [True]) else usual
-
-    def _one_change(self) -> Together:
-        return Together((self._change(),))
-
-    def _finish_alone(self) -> Together:
-        return Together((self._finish(),))
-
-    def _worker_dies(self) -> Together:
-        return Together((Recover(self._holder(), "silent"),))
-
-    def _finish_and_claim(self) -> Together:
-        return Together((self._finish(),), self._claim())
-
-    def _claim_alone(self) -> Together:
-        return Together((), self._claim())
 
     def _several(self) -> Together:
         """Make changes of a few jobs that have to do with each other."""
@@ -264,38 +251,55 @@ class _Inventor:
         return Together(tuple(changes), self._claim() if self._pick([False, True]) else None)
 
     def _change(self) -> Change:
-        there = {job.status for job in self._jobs.values()}
-        unstarted = any(job.status is _PENDING and not job.queued for job in self._jobs.values())
-        over, waiting = there & FINISHED, there & {_PENDING, _PAUSED}
-        kinds = [
-            (2, lambda: self._add(1), len(self._jobs) < _MOST_JOBS),
-            (2, lambda: self._add(4, anything=self._rarely(False, [True])), len(self._jobs) < _MOST_JOBS),
-            (2, lambda: self._add(2), self._survived()),
-            (1, lambda: Start(self._job(_PENDING)), unstarted),
+        jobs = self._jobs.values()
+        room = len(jobs) < _MOST_JOBS
+        moves = 1 if self._held or self._machine.model.ready() else 4  # what gets jobs going where nothing moves
+        pending, running = self._those(_PENDING), self._those(_RUNNING)
+        unstarted = [name for name in pending if not self._jobs[name].queued]
+        paused, over = self._those(_PAUSED), self._those(*FINISHED)
+        roots = [name for name in over if not self._jobs[name].cancelled_with_dependency]
+        needed = {dependency for name in roots for dependency in self._jobs[name].dependencies}
+        outlived = [name for name in over if name in needed]
+        waiting = [name for name in (*pending, *paused) if self._jobs[name].lease is None]
+        change: Change = self._one_of([
+            (2, lambda: self._add(1), room),
+            (2, lambda: self._add(4, anything=self._rarely(False, [True])), room),
+            (moves, lambda: Rerun(self._one(roots)), roots),
+            (moves, lambda: Resume(self._one(paused)), paused),
+            (9, lambda: self._add(2), self._survived()),
+            (moves, lambda: Start(self._one(unstarted)), unstarted),
             (5, self._finish, self._held),
             (1, self._progress, self._held),
             (1, lambda: Release(*self._lease(), "shutdown"), self._held),
             (1, lambda: Unclaim(*self._lease()), self._held),
-            (1, lambda: Pause(self._job(_PENDING)), _PENDING in there),
-            (1, lambda: Pause(self._job(_RUNNING)), _RUNNING in there),
-            (2, lambda: Resume(self._job(_PAUSED)), _PAUSED in there),
-            (1, lambda: Cancel(self._job(_PENDING, _RUNNING, _PAUSED), "not wanted"), waiting or self._held),
-            (3, lambda: Rerun(self._job(*FINISHED)), over),
-            (2, lambda: AddDependency(self._job(_PENDING, _PAUSED), self._job(*FINISHED)), waiting),
-            (1, lambda: RemoveDependency(*self._edge()), waiting),
-            (1, lambda: Delete(self._job(*FINISHED)), over),
+            (1, lambda: Pause(self._one(pending)), pending),
+            (2, lambda: Pause(self._one(running)), running),
+            (1, lambda: Cancel(self._one([*pending, *running, *paused]), "not wanted"), pending or running or paused),
+            (1, lambda: Rerun(self._one(over)), over),
+            (3, lambda: AddDependency(self._one(waiting), self._pick([*self._jobs, *over])), waiting),
+            (2, lambda: RemoveDependency(*self._edge()), waiting),
+            (2, lambda: Delete(self._one(over)), over),
+            (3, lambda: Delete(self._pick(outlived)), outlived),
+            (1, lambda: Delete(self._one(running)), running),
             (2, lambda: Purge(self._pick([0.0, 1.0, 60.0]), self._pick([1, 2, 3])), over),
             (1, lambda: Recover(self._holder(), "silent"), self._held),
-            (1, self._misuse, True),
-        ]
-        make: Callable[[], Change] = self._pick([make for weight, make, may in kinds if may for _ in range(weight)])
-        return make()
+            (2, self._misuse, True),
+        ])  # fmt: skip
+        return change
+
+    def _those(self, *statuses: JobStatus) -> list[str]:
+        return [name for name, job in self._jobs.items() if job.status in statuses]
+
+    def _one(self, names: Sequence[str]) -> str:
+        """Pick one of these jobs, of those in focus if there are any; seldom any job at all."""
+        near = [name for name in names if name in self._focus]
+        return self._rarely(self._pick(near or names), [*self._jobs])
 
     def _misuse(self) -> Change:
         """Ask for what is most often refused, or has no effect."""
         job_id = self._pick([*self._jobs, *(name for name, _ in self._held * 2), NOBODY])
         lease = self._pick([*self._machine.leases, (job_id, "w1:0")])
-        return self._pick([
+        changes: list[Change] = [
             Finish(*lease, AttemptOutcome.COMPLETED, result=b'"zombie"'),
             Finish(*lease, AttemptOutcome.FAILED, error=JobError("Zombie", "late"), retry_in=0.0),
             Progress(*lease, 0.9, "zombie"),
@@ -311,13 +315,8 @@ class _Inventor:
             RemoveDependency(job_id, self._pick([*self._jobs, NOBODY])),
             Recover(self._worker(), "silent"),
             self._add(3, anything=True),
-        ])  # fmt: skip
-
-    def _job(self, *likely: JobStatus) -> str:
-        """Name a job, most often one in these states and of those in focus."""
-        focus = [name for name in self._focus if self._seldom(True, [False]) ] or [*self._jobs]
-        fitting = [name for name in focus if self._jobs[name].status in likely]
-        return self._seldom(self._pick(fitting or focus), [*self._jobs])
+        ]  # fmt: skip
+        return self._pick(changes)
 
     def _survived(self) -> list[str]:
         """Name deleted jobs on which others depended that are still there."""
@@ -359,7 +358,7 @@ class _Inventor:
         return Add(tuple(jobs))
 
     def _new_job(self, job_id: str, dependencies: Sequence[str], request: str) -> NewJob:
-        wanted = [self._pick(dependencies) for _ in range(self._pick([0, 1, 1, 2, 3]))] if dependencies else []
+        wanted = [self._pick(dependencies) for _ in range(self._pick([0, 0, 1, 1, 2, 3]))] if dependencies else []
         spec = _USUAL_SPEC._replace(
             job_id=job_id,
             name=self._pick(_HANDLERS),
@@ -375,7 +374,7 @@ class _Inventor:
         delay = self._seldom(None, [0.0, 1.0, 5.0])
         soon = [self._machine.now + timedelta(seconds=seconds) for seconds in (-1.0, 0.0, 5.0)]
         run_at = None if delay is not None else self._seldom(None, soon)
-        queued = self._seldom(True, [False])  # noqa: FBT003  # a value like any other
+        queued = self._seldom(True, [False])
         return NewJob(spec, tuple(dict.fromkeys(wanted)), queued, run_at, delay)
 
     def _finish(self) -> Finish:
@@ -386,7 +385,9 @@ class _Inventor:
             result = str(next(self._machine.numbers)).encode()
             return Finish(job_id, lease, outcome, result=result, progress=progress)
         error = JobError("ValueError", f"no luck in {lease}")
-        return Finish(job_id, lease, outcome, error=error, retry_in=self._pick([None, None, 0.0, 1.0]), progress=progress)
+        return Finish(
+            job_id, lease, outcome, error=error, retry_in=self._pick([None, None, 0.0, 5.0]), progress=progress
+        )
 
     def _progress(self) -> Progress:
         return Progress(*self._lease(), self._pick([0.25, 0.5]), self._pick(["", "at it"]))
@@ -406,7 +407,8 @@ class _Inventor:
 
     def _visit(self) -> Visit:
         what = self._pick(["register", "beat", "unregister"])
-        return Visit(what, self._pick([self._worker(), f"w{next(self._machine.numbers)}"]))
+        dead = sorted(self._machine.model.dead)
+        return Visit(what, self._pick([self._worker(), f"w{next(self._machine.numbers)}", *dead]))
 
     def _query(self) -> Query:
         seen = [*self._machine.seen.values()]
@@ -626,7 +628,7 @@ class StoreMachine(RuleBasedStateMachine):
         elif len(changes) == 1 and isinstance(result.answers[0], Applied):
             there = [job for job in result.answers[0].jobs if job.job_id in self.model.jobs]
             assert set(there) <= set(shown), "an answer shows jobs as they are"
-        self._run(self._hear_wakeups(claim and claim.lease))
+        self._run(self._hear_wakeups(None if claim is None else claim.lease))
         self._reran = any(isinstance(change, Rerun) for change in changes)
         self._remember(changes, claim, result.answers)
 
@@ -668,6 +670,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def _hear_wakeups(self, lease: str | None) -> None:
         """Wait until listeners have heard what they must."""
+        missing = ""
         try:
             async with asyncio.timeout(_WAKEUP_LIMIT):
                 while missing := self._unheard(lease):
@@ -698,7 +701,8 @@ class StoreMachine(RuleBasedStateMachine):
             wait = (job.ready_at - self.now).total_seconds()
             if wait <= 0 and not any(wakeup.ready for wakeup in self._wakeups):
                 return f"that {name} is ready"
-            if wait > 0 and not any(wakeup.due_in is not None and wakeup.due_in < wait + 0.001 for wakeup in self._wakeups):
+            due = [wakeup.due_in for wakeup in self._wakeups if wakeup.due_in is not None]
+            if wait > 0 and not any(due_in < wait + 0.001 for due_in in due):
                 return f"that {name} is due in {wait} seconds"
         return ""
 

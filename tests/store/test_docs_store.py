@@ -16,7 +16,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "stores.md"
 
 def shelf_job_store() -> Any:
     """Make the class of the page's pieces of code, in order."""
-    blocks = re.findall(r"^```python(?: continuation)?\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    page = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python(?: continuation)?\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     first = next(at for at, block in enumerate(blocks) if "class ShelfJobStore" in block)
     namespace: dict[str, Any] = {}
     exec("\n".join(blocks[first:]), namespace)  # noqa: S102 - the page's own code is what is tested

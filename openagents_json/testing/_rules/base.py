@@ -14,8 +14,15 @@ from openagents_json.testing.clock import ManualClock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from openagents_json.job._changes import Applied
     from openagents_json.job._clock import Clock
+    from openagents_json.job._record import JobRecord
     from openagents_json.job.storage.base import JobStore
+
+
+def shown(answer: Applied) -> tuple[tuple[JobRecord, ...], bool]:
+    """Give the jobs an answer shows, and whether its change changed anything."""
+    return answer.jobs, answer.changed
 
 
 class StoreRules:

@@ -33,7 +33,7 @@ from openagents_json.job._changes import (
     Start,
 )
 from openagents_json.job.model import AttemptOutcome, JobStatus
-from openagents_json.testing._rules.base import StoreRules
+from openagents_json.testing._rules.base import StoreRules, shown
 from openagents_json.testing.builders import BOOM, WORKER, StoreDriver, a_claim, a_job, adding
 
 COMPLETED = AttemptOutcome.COMPLETED
@@ -60,7 +60,7 @@ class BatchRules(StoreRules):
         assert list(jobs) == await driver.store.get(["c", "a", "b"])
 
     async def test_adding_no_jobs_does_nothing(self, driver: StoreDriver) -> None:
-        assert await driver.do(adding()) == Applied((), changed=False)
+        assert shown(await driver.do(adding())) == ((), False)
 
     @pytest.mark.parametrize(("jobs", "error"), IMPOSSIBLE)
     async def test_of_an_impossible_batch_nothing_is_stored(

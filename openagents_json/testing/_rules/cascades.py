@@ -19,7 +19,7 @@ from openagents_json.job._changes import (
     Rerun,
 )
 from openagents_json.job.model import Attempt, AttemptOutcome, DependencyFailurePolicy, JobError, JobStatus
-from openagents_json.testing._rules.base import StoreRules
+from openagents_json.testing._rules.base import StoreRules, shown
 from openagents_json.testing.builders import BOOM, WORKER, StoreDriver, a_job
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class CascadeRules(StoreRules):
         assert list(answer.jobs) == await driver.store.get([job.job_id for job in answer.jobs])
         ids = [job.job_id for job in answer.jobs]
         assert sorted(ids) == ["end", "far", "near"]
-        assert await driver.do(failed) == Applied((), changed=False)
+        assert shown(await driver.do(failed)) == ((), False)
 
     async def test_what_a_cancel_cancels_is_answered_after_the_job_itself(self, driver: StoreDriver) -> None:
         await driver.add(a_job("a"), a_job("b", "a"), a_job("c", "b"))

@@ -8,7 +8,6 @@ import pytest
 
 from openagents_json.errors import LeaseLostError, WorkerDeadError
 from openagents_json.job._changes import (
-    Applied,
     Finish,
     Pause,
     Progress,
@@ -20,7 +19,7 @@ from openagents_json.job._changes import (
 )
 from openagents_json.job._record import Recovery
 from openagents_json.job.model import Attempt, AttemptOutcome, DependencyFailurePolicy, JobError, JobStatus
-from openagents_json.testing._rules.base import StoreRules
+from openagents_json.testing._rules.base import StoreRules, shown
 from openagents_json.testing.builders import BOOM, WORKER, StoreDriver, a_claim, a_job, a_worker
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class RecoveryRules(StoreRules):
         before = await driver.job("job")
         answer = await driver.do(Recover(WORKER, "silent for 60 s"))
         job = await driver.job("job")
-        assert answer == Applied((job,), changed=True)
+        assert shown(answer) == ((job,), True)
         error = JobError("Interrupted", "silent for 60 s")
         assert job == before._replace(
             updated_at=clock.now(),
@@ -75,8 +74,8 @@ class RecoveryRules(StoreRules):
             assert isinstance(lost, LeaseLostError)
             assert (lost.job_id, lost.lease) == (job_id, lease)
             assert isinstance(await driver.refusal(Progress(job_id, lease, 0.9, "")), LeaseLostError)
-            assert await driver.do(Release(job_id, lease, "why")) == Applied((), changed=False)
-            assert await driver.do(Unclaim(job_id, lease)) == Applied((), changed=False)
+            assert shown(await driver.do(Release(job_id, lease, "why"))) == ((), False)
+            assert shown(await driver.do(Unclaim(job_id, lease))) == ((), False)
         assert await driver.store.get(["running", "paused"]) == before
 
     async def test_a_zombie_does_not_overwrite_the_new_owner(self, driver: StoreDriver) -> None:
@@ -118,9 +117,9 @@ class RecoveryRules(StoreRules):
         await driver.run("job")
         await driver.do(Recover(WORKER, "it died"))
         before = await driver.job("job")
-        assert await driver.do(Recover(WORKER, "it died")) == Applied((), changed=False)
+        assert shown(await driver.do(Recover(WORKER, "it died"))) == ((), False)
         await driver.run("job", worker_id="worker-2")
-        assert await driver.do(Recover(WORKER, "it died")) == Applied((), changed=False)
+        assert shown(await driver.do(Recover(WORKER, "it died"))) == ((), False)
         assert (await driver.job("job")).worker_id == "worker-2"
         assert before.recoveries == (await driver.job("job")).recoveries == 1
 
@@ -284,4 +283,4 @@ class RecoveryRules(StoreRules):
         failed = Finish("job", lease, AttemptOutcome.FAILED, error=BOOM)
         await driver.do(failed)
         await driver.do(Recover(WORKER, "it died"))
-        assert await driver.do(failed) == Applied((), changed=False)
+        assert shown(await driver.do(failed)) == ((), False)

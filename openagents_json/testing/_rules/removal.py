@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from openagents_json.errors import InvalidTransitionError, JobInUseError
 from openagents_json.job._changes import (
-    Applied,
     Cancel,
     Delete,
     Pause,
@@ -15,7 +14,7 @@ from openagents_json.job._changes import (
     Rerun,
 )
 from openagents_json.job.model import DependencyFailurePolicy, JobPriority
-from openagents_json.testing._rules.base import StoreRules
+from openagents_json.testing._rules.base import StoreRules, shown
 from openagents_json.testing.builders import StoreDriver, a_claim, a_job
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ class RemovalRules(StoreRules):
         await driver.register()
         await driver.add(a_job("parent"), a_job("job", "parent"), a_job("ready"))
         (job, ready) = await driver.store.get(["job", "ready"])
-        assert await driver.do(Delete("job")) == Applied((job,), changed=True)
-        assert await driver.do(Delete("ready")) == Applied((ready,), changed=True)
+        assert shown(await driver.do(Delete("job"))) == ((job,), True)
+        assert shown(await driver.do(Delete("ready"))) == ((ready,), True)
         assert await driver.store.get(["job", "ready"]) == []
         assert await driver.find(Query()) == ["parent"]
         assert await driver.find(Query(depends_on="parent")) == []
@@ -39,9 +38,9 @@ class RemovalRules(StoreRules):
 
     async def test_deleting_what_is_not_there_is_answered_with_no_jobs(self, driver: StoreDriver) -> None:
         await driver.add(a_job("job"))
-        assert await driver.do(Delete("nobody")) == Applied((), changed=False)
+        assert shown(await driver.do(Delete("nobody"))) == ((), False)
         await driver.do(Delete("job"))
-        assert await driver.do(Delete("job")) == Applied((), changed=False)
+        assert shown(await driver.do(Delete("job"))) == ((), False)
 
     async def test_an_id_is_free_again_once_its_job_is_deleted(self, driver: StoreDriver) -> None:
         await driver.register()
@@ -114,7 +113,7 @@ class RemovalRules(StoreRules):
         assert sorted(answer.jobs) == sorted(gone)
         left = {"pending", "recent", "running", "paused"}
         assert set(await driver.find(Query())) == left
-        assert await driver.do(Purge(100.0, 10)) == Applied((), changed=False)
+        assert shown(await driver.do(Purge(100.0, 10))) == ((), False)
 
     async def test_a_job_is_purged_only_after_more_than_that_age(self, driver: StoreDriver, clock: ManualClock) -> None:
         await driver.add(a_job("job"))

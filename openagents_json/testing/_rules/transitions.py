@@ -27,7 +27,7 @@ from openagents_json.job._changes import (
     Unclaim,
 )
 from openagents_json.job.model import AttemptOutcome
-from openagents_json.testing._rules.base import StoreRules
+from openagents_json.testing._rules.base import StoreRules, shown
 from openagents_json.testing.builders import BOOM, WORKER, StoreDriver, a_claim, a_job
 
 if TYPE_CHECKING:
@@ -250,6 +250,8 @@ class TransitionRules(StoreRules):
             assert second.error.args == first.error.args
         elif isinstance(second, Applied) and name != "progress":
             assert not second.changed or name in {"purge", "recover"}
+            if isinstance(change, Finish) and once is not None:
+                assert second.at == once.updated_at
         if name == "progress" and once is not None and twice is not None:
             twice = twice._replace(version=once.version, updated_at=once.updated_at)
         assert twice == once
@@ -261,7 +263,8 @@ class TransitionRules(StoreRules):
         if isinstance(change, Finish | Progress):
             _refused_with(answer, LeaseLostError)
         elif isinstance(change, Release | Unclaim):
-            assert answer == Applied((), changed=False)  # nothing is held
+            assert isinstance(answer, Applied)
+            assert shown(answer) == ((), False)  # nothing is held
         else:
             _refused_with(answer, JobNotFoundError)
 
@@ -272,6 +275,8 @@ def _check_answer(answer: Applied, change: str, after: JobRecord | None, *, chan
         assert answer.jobs == ((after,) if changed else ())
     else:
         assert answer.changed is changed
+        if changed and after is not None and isinstance(CHANGES[change], SILENT):
+            assert answer.at == after.updated_at
         assert answer.jobs == (() if change == "purge" or isinstance(CHANGES[change], SILENT) else (after,))
 
 
