@@ -66,7 +66,7 @@ class OpenAgentsApp:
         job_recovery_timeout_minutes: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.job_manager = JobManager(
+        self.job_manager: JobManager = JobManager(
             job_store,
             retention_days=retention_days,
             max_concurrent_jobs=max_concurrent_jobs,

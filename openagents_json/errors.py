@@ -11,7 +11,7 @@
     ├── InvalidTransitionError                the job's state does not allow what was asked
     │   └── JobInUseError                     an unfinished job depends on it
     ├── DependencyError (ValueError)
-    │   ├── UnknownDependencyError            a dependency names no job
+    │   ├── UnknownDependencyError (LookupError)  a dependency names no job
     │   └── DependencyCycleError              the jobs would wait for each other
     ├── JobFailedError                        `run_job`: the awaited job did not complete
     │   └── JobCancelledError                 ... because it was cancelled
@@ -132,7 +132,7 @@ class JobInUseError(InvalidTransitionError):
 
     def __init__(self, job_id: str, status: str, dependent_id: str) -> None:
         super().__init__(job_id, status, "delete", f"unfinished job {dependent_id!r} depends on it; delete that first")
-        self.args = (job_id, status, dependent_id)
+        self.args: tuple[Any, ...] = (job_id, status, dependent_id)
         self.dependent_id = dependent_id
 
 

@@ -8,7 +8,7 @@ validated. A `JobManager` reads the settings when it is made; changing them late
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 class _Section(BaseModel):
     # inputs are hidden, for one of them may be a password
-    model_config = ConfigDict(validate_assignment=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(validate_assignment=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _none_in_words(value: object) -> object:
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         storage: storage back ends.
     """
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix="OPENAGENTS_",
         env_nested_delimiter="__",
         validate_assignment=True,
@@ -116,5 +116,5 @@ class Settings(BaseSettings):
     storage: StorageSettings = Field(default_factory=StorageSettings)
 
 
-settings = Settings()
+settings: Settings = Settings()
 """The settings of this process."""

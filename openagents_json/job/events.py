@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: How many events a listener may be behind before it is dropped.
 MAX_BEHIND = 10_000
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class EventType(StrEnum):

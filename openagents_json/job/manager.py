@@ -109,7 +109,7 @@ class JobManager(JobReader):
         elif not isinstance(job_store, JobStore):
             raise ConfigurationError(f"job_store must be a JobStore (not a class or a name), not {shown(job_store)}")
         super().__init__(job_store)
-        self.events = EventBus(self._read)
+        self.events: EventBus = EventBus(self._read)
         self._clock = clock or SystemClock()
         self._handlers = HandlerRegistry()
         with configuration_errors():

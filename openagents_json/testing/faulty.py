@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from openagents_json.errors import StoreUnavailableError
 from openagents_json.job._clock import Clock, SystemClock
-from openagents_json.job.storage.base import JobStore
+from openagents_json.job.storage.base import JobStore, StoreTraits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -77,9 +77,9 @@ class FaultyStore(JobStore):
         if min(chances) < 0 or sum(chances) > 1:
             msg = f"the chances must be at least 0 and at most 1 together, not {chances}"
             raise ValueError(msg)
-        self.traits = inner.traits
+        self.traits: StoreTraits = inner.traits
         self.counts: Counter[Fault] = Counter()
-        self.calls = 0
+        self.calls: int = 0
         self._inner = inner
         self._weights = (
             (Fault.FAILED_BEFORE, fail_before),

@@ -449,11 +449,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = ManualClock()
-        self.model = Model()
+        self.clock: ManualClock = ManualClock()
+        self.model: Model = Model()
         self.seen: dict[str, JobRecord] = {}
         self.leases: list[tuple[str, str]] = []
-        self.numbers = count(1)
+        self.numbers: Iterator[int] = count(1)
         self._edits: dict[str, int] = {}
         self._deleted: dict[str, None] = {}
         self.repeatable: tuple[Change, type] | None = None
@@ -465,7 +465,7 @@ class StoreMachine(RuleBasedStateMachine):
         # A factory keeps the runner from replacing, and then removing, the event loop of whoever runs the test.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         try:
-            self.store = self.make_store()
+            self.store: JobStore = self.make_store()
             self._run(self.store.open())
             self._unlisten = self.store.listen(self._on_wakeup)
             for name in ("w1", "w2"):

@@ -44,7 +44,7 @@ _SEGMENT_SIZE = 8 * 1024 * 1024
 #: ... or when a change has waited for it this long (seconds).
 _SEGMENT_AGE = 2.0
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class FileJobStore(JobStore):
@@ -69,7 +69,7 @@ class FileJobStore(JobStore):
         super().__init__()
         if not str(storage_dir):
             raise ConfigurationError("storage_dir must be the path of a directory, not empty")
-        self.traits = StoreTraits(durable=True, shared=False, pushes=not read_only)
+        self.traits: StoreTraits = StoreTraits(durable=True, shared=False, pushes=not read_only)
         self._clock = clock or SystemClock()
         self._directory = JobDirectory(Path(storage_dir), read_only=read_only)
         self._read_only = read_only
@@ -81,6 +81,7 @@ class FileJobStore(JobStore):
         self._executor: ThreadPoolExecutor | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
         self._dirty: set[str] = set()
+        self._unwritten: set[str] = set()
         self._timer: Timer | None = None
 
     @override
@@ -239,19 +240,17 @@ class FileJobStore(JobStore):
         One after the other: the segments that one of them drops may be all there is of the jobs of another.
         """
         async with self._filing:
-            dirty: set[str] = set()
             try:
                 async with self._turn:
-                    dirty, self._dirty = self._dirty, dirty
-                    if not dirty:
+                    self._unwritten |= self._dirty
+                    self._dirty = set()
+                    if not self._unwritten:
                         return
                     number = await self._in_thread(self._directory.begin_segment)
-                    jobs = [(job_id, self._table.get(job_id)) for job_id in dirty]
+                    jobs = [(job_id, self._table.get(job_id)) for job_id in self._unwritten]
                 await self._in_thread(lambda: self._directory.write_job_files(jobs, number))
-            except BaseException as exc:
-                self._dirty |= dirty  # the journal has them meanwhile
-                if not isinstance(exc, OSError):
-                    raise
+                self._unwritten = set()  # however this ends before, they are written the next time
+            except OSError as exc:
                 path = self._directory.path
                 logger.warning("the job files in %s could not be written, trying again later: %s", path, exc)
 

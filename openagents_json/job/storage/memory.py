@@ -25,7 +25,7 @@ class MemoryJobStore(JobStore):
         clock: where timestamps come from; a test may bring its own.
     """
 
-    traits = StoreTraits(durable=False, shared=False, pushes=True)
+    traits: StoreTraits = StoreTraits(durable=False, shared=False, pushes=True)
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         super().__init__()

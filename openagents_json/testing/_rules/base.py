@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import pytest_asyncio
@@ -28,7 +28,7 @@ def shown(answer: Applied) -> tuple[tuple[JobRecord, ...], bool]:
 class StoreRules:
     """The fixtures of every test of a store."""
 
-    pytestmark = pytest.mark.asyncio(loop_scope="function")
+    pytestmark: ClassVar[pytest.MarkDecorator] = pytest.mark.asyncio(loop_scope="function")
 
     @abstractmethod
     def make_store(self, clock: Clock) -> JobStore:

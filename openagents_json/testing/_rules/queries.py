@@ -136,6 +136,10 @@ class QueryRules(StoreRules):
         await driver.add(a_job("a"), a_job("b", "a", name="x"), a_job("c", "a", name="y"), a_job("d", name="x"))
         assert await driver.find(Query(depends_on="a", name="x")) == ["b"]
         assert await driver.store.count(Query(depends_on="a")) == 2
+        await driver.complete("a")
+        await driver.run("b", "c")
+        await driver.do(Cancel("c", "why"))
+        assert await driver.find(Query(depends_on="a", held_by=WORKER)) == ["b"]
         assert await driver.find(Query(depends_on="a", limit=1, descending=False)) == ["b"]
 
     async def test_the_newest_come_first_unless_asked_otherwise(self, driver: StoreDriver) -> None:
