@@ -121,7 +121,7 @@ class Scheduler:
             self._alarm.set(wakeup.due_in)
         if wakeup.ready:
             self.wake()
-        if self._claim_under_way:
+        if self._claim_under_way or self._failed_claim is not None:
             if wakeup.changed is None:
                 self._heard = None
             elif self._heard is not None:
@@ -160,6 +160,8 @@ class Scheduler:
         if self._failed_claim is not None:
             # asked again even without a free slot: what it got already is ours
             room = for_any if self._failed_claim.min_priority is JobPriority.LOW else for_critical
+            self._claim_under_way = True
+            self._claim_answered.clear()
             return replace(self._failed_claim, limit=min(self._failed_claim.limit, room))
         min_priority = JobPriority.LOW if for_any else CRITICAL
         if any(_may_make_ready(change) for change in changes):

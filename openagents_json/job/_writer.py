@@ -137,7 +137,11 @@ class Writer:
             return
         for pending, answer in zip(batch, result.answers, strict=True):
             if pending.told is not None:
-                pending.told(answer)
+                try:
+                    pending.told(answer)
+                except Exception:
+                    # whatever is wrong with telling, what was stored is stored, and others wait for their answers
+                    logger.exception("what %s came to could not be told", type(pending.change).__name__)
             if not pending.answer.done():
                 pending.answer.set_result(answer)
         if claim is not None and self._claims is not None and result.claimed is not None:

@@ -232,7 +232,7 @@ class EventBus:
         for stream in streams:
             stream.offer(event)
         for subscriber in subscribers:
-            if not subscriber.offer(event):
+            if not subscriber.offer(event) and subscriber in self._subscribers:
                 self._subscribers.remove(subscriber)
 
     def forget(self, stream: EventStream) -> None:
@@ -287,11 +287,13 @@ class _Subscriber:
                 self._callback(event)
             return True
         if len(self._buffer) >= MAX_BEHIND:
-            logger.error("subscriber %r was dropped: %s", self._callback, EventsLostError(len(self._buffer)))
+            logger.error("subscriber %s was dropped: %s", shown(self._callback), EventsLostError(len(self._buffer)))
             return False
         self._buffer.append(event)
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._drain(), name=f"events for {self._callback!r}")
+            self._task = asyncio.get_running_loop().create_task(
+                self._drain(), name=f"events for {shown(self._callback)}"
+            )
             self._tasks.add(self._task)
             self._task.add_done_callback(self._tasks.discard)
         return True
@@ -311,6 +313,6 @@ class _Subscriber:
             task = asyncio.current_task()
             if self._is_async and task is not None and task.cancelling():
                 raise
-            logger.exception("subscriber %r was cancelled at event %r", self._callback, event.type.value)
+            logger.exception("subscriber %s was cancelled at event %r", shown(self._callback), event.type.value)
         except (Exception, SystemExit):
-            logger.exception("subscriber %r failed at event %r", self._callback, event.type.value)
+            logger.exception("subscriber %s failed at event %r", shown(self._callback), event.type.value)
