@@ -17,8 +17,10 @@ import pydantic_core
 
 from openagents_json.errors import InvalidJobError
 
-#: The JSON reader gives up at 200 levels; a value nested deeper could be stored and never read.
-_MAX_DEPTH = 200
+#: The JSON reader gives up at 200 levels, and stores put values into documents of their own.
+_READABLE_DEPTH = 200
+_MAX_DEPTH = 150
+_AROUND = _READABLE_DEPTH - _MAX_DEPTH
 #: Nor does it read longer integers than Python does by default.
 _MAX_DIGITS = 4300
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (_MAX_DIGITS + 1))
@@ -46,7 +48,7 @@ def encode(value: object, field: str, *, limit: int) -> bytes:
             # As it will be read: the value itself may hide them (bytes, a deque), or be used up (a generator).
             _refuse_unstorable(pydantic_core.from_json(data), field, ())
         if data.count(b"[") + data.count(b"{") >= _MAX_DEPTH or _has_long_number(data):
-            pydantic_core.from_json(data)
+            pydantic_core.from_json(b"[" * _AROUND + data + b"]" * _AROUND)
     except InvalidJobError:
         raise
     except Exception as exc:  # noqa: BLE001 - the user's own classes take part, and may raise anything

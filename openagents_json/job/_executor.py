@@ -185,7 +185,7 @@ class Execution:
 
     def follow(self, record: JobRecord) -> None:
         """Conform to what the store says about the job; what is older than what is known is ignored."""
-        if record.version <= self.record.version:
+        if record.spec.request_id == self.record.spec.request_id and record.version <= self.record.version:
             return
         if record.lease != self.lease:
             self.stop(StopReason.CANCELLED if record.status is JobStatus.CANCELLED else StopReason.LOST)
@@ -345,7 +345,7 @@ class Execution:
                 return Gone()
             case StopReason.TIMEOUT:
                 return TimedOut(JobError("Timeout", f"it ran longer than its timeout of {self.record.spec.timeout} s"))
-            case StopReason.SHUTDOWN if not attempt.done() or self._told or attempt.exception() is not None:
+            case StopReason.SHUTDOWN if not attempt.done() or self._told or _raised(attempt):
                 # what a handler returns or raises once it was told to end may well be because of that: it runs again
                 return Released()
         if attempt.cancelled():
@@ -381,6 +381,10 @@ class _Deadline:
             self._timer.cancel()
             self._left = max(0.0, self._left - (self._clock.monotonic() - self._since))
             self._since = None
+
+
+def _raised(attempt: asyncio.Task[Any]) -> bool:
+    return attempt.cancelled() or attempt.exception() is not None
 
 
 def _result_of_plain(ended: Ended) -> Any:

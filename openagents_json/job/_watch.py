@@ -113,7 +113,7 @@ class Watch:
             job_ids, self._suspects = tuple(self._suspects), set()
             try:
                 records = await self._store.get(job_ids)
-            except OpenAgentsError as exc:
+            except Exception as exc:  # noqa: BLE001 - the store's own code; whoever waits must not be forgotten
                 logger.warning("awaited jobs could not be read, trying again: %s", exc)
                 self._suspects.update(job_ids)
                 looks += 1

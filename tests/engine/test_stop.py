@@ -1,6 +1,7 @@
 """Stopping during everything: jobs get their time, then are put back uncharged; it always ends; it can start again."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -544,3 +545,24 @@ async def test_async_subscriber_gets_what_was_told_before_the_stop(managers: Man
     await soon(manager.stop())
 
     assert len(got) == 20
+
+
+async def test_plain_function_that_raises_a_cancellation_while_it_stops_is_put_back(
+    managers: Managers, viewer: JobManager, clock: ManualClock
+) -> None:
+    manager, begun, go_on = managers(), threading.Event(), threading.Event()
+
+    @manager.handler
+    def work() -> None:
+        begun.set()
+        go_on.wait(10)
+        raise asyncio.CancelledError
+
+    await manager.create_job("work", job_id="j", auto_start=True)
+    await asyncio.to_thread(begun.wait, 10)
+    stopping = asyncio.create_task(manager.stop(timeout=0))
+    await settled()
+    go_on.set()
+    await in_time(clock, stopping)
+
+    assert (await viewer.get_job("j")).wait_reason is WaitReason.WORKER

@@ -147,7 +147,12 @@ async def test_a_caller_who_is_cancelled_does_not_stop_the_commit(
         with pytest.raises(asyncio.CancelledError):
             await caller
         assert await driver.store.count(Query()) == 0
+        told = asyncio.Event()
+        driver.store.listen(lambda wakeup: told.set())
         held.let_go()
+        async with asyncio.timeout(SOON):
+            await told.wait()
+        assert await driver.store.count(Query()) == 1
         await driver.add(a_job("next"))
         assert set(await jobs_in(directory)) == set(await all_jobs(store_of(driver))) == {"job", "next"}
 

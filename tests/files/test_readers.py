@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -223,6 +224,43 @@ async def test_a_cancelled_look_misses_nothing(directory: Path, monkeypatch: pyt
         assert set(await all_jobs(store_of(reader))) == {"job"}
         await driver.add(a_job("next"))
         assert set(await all_jobs(store_of(reader))) == {"job", "next"}
+
+
+async def test_a_slow_reader_is_waited_for_with_the_dropping_of_segments(
+    any_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to read all the files, and however busy the writer is: once is enough."""
+    async with opened(any_directory) as driver:
+        await driver.add(*(a_job(f"job-{number}") for number in range(5)))
+        await soon_written(driver)
+        loop, begun, go, readings = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), list[str]()
+        read = JobFiles.read
+
+        def slow(self: JobFiles) -> Iterator[JobRecord]:
+            readings.append("one")
+            for number, job in enumerate(read(self)):
+                if number == 2:
+                    loop.call_soon_threadsafe(begun.set)
+                    assert go.wait(SOON)
+                yield job
+
+        monkeypatch.setattr(JobFiles, "read", slow)
+        reader = FileJobStore(any_directory, read_only=True, clock=driver.clock)
+        opening = asyncio.create_task(reader.open())
+        await begun.wait()
+        for number in range(5):
+            await driver.do(Pause(f"job-{number}"))
+            await soon_written(driver)
+            assert len(segments(any_directory)) > number + 1, "what the reader needs is kept"
+        go.set()
+        await opening
+        assert readings == ["one"]
+        assert await all_jobs(reader) == await all_jobs(store_of(driver))
+        await driver.do(Cancel("job-0", ""))
+        await soon_written(driver)
+        assert len(segments(any_directory)) == 1
+        assert await all_jobs(reader) == await all_jobs(store_of(driver))
+        await reader.close()
 
 
 async def test_a_reader_gives_up_on_files_that_never_come_to_rest(

@@ -1,12 +1,15 @@
 """The file store keeps every rule of the contract, agrees with the model, and bears a manager on a bad line to it."""
 
 import asyncio
+import contextlib
+import errno
 import itertools
+import os
 import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,17 +20,17 @@ from typing_extensions import override
 
 from openagents_json.errors import DuplicateJobError, StoreUnavailableError
 from openagents_json.job import AttemptOutcome, JobContext, JobManager, JobStatus, _runner, _scheduler
-from openagents_json.job._changes import Query
+from openagents_json.job._changes import Change, Claim, Query, Result
 from openagents_json.job._clock import Clock
 from openagents_json.job._record import JobRecord
 from openagents_json.job.retry import RetryPolicy
-from openagents_json.job.storage import FileJobStore, JobStore
+from openagents_json.job.storage import FileJobStore, JobStore, _journal
 from openagents_json.testing import FaultyStore, JobStoreConformance, check_consistency
 from openagents_json.testing.faulty import Fault
 from openagents_json.testing.machine import store_machine
 
 PROGRAMS = settings(
-    max_examples=60,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     print_blob=True,
@@ -98,6 +101,38 @@ def test_file_store_agrees_with_the_model_whenever_it_is_closed_or_dies(quick_di
             super()._check_history(record, now)
 
     run_state_machine_as_test(Machine, settings=PROGRAMS)
+
+
+class TwiceTriedStore(FileJobStore):
+    """A store on a disk on which every commit fails at first: it is cut off, and made again."""
+
+    @override
+    async def apply(self, changes: Sequence[Change], *, claim: Claim | None = None) -> Result:
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(_journal, "flush", _fail_once(_journal.flush))
+            with contextlib.suppress(StoreUnavailableError):
+                return await super().apply(changes, claim=claim)  # there was nothing to be written
+            return await super().apply(changes, claim=claim)
+
+
+def _fail_once(flush: Callable[[int], None]) -> Callable[[int], None]:
+    calls = itertools.count()
+
+    def failing(descriptor: int) -> None:
+        if next(calls) == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flush(descriptor)
+
+    return failing
+
+
+def test_commits_that_fail_at_first_leave_no_trace(quick_disk: Path) -> None:
+    numbers = itertools.count()
+
+    def make(clock: Clock) -> JobStore:
+        return TwiceTriedStore(quick_disk / f"{next(numbers)}", clock=clock)
+
+    run_state_machine_as_test(store_machine(make), settings=settings(PROGRAMS, max_examples=30))
 
 
 async def create_until_stored(manager: JobManager, job_id: str, parents: list[str]) -> None:

@@ -44,6 +44,9 @@ _SEGMENT_SIZE = 8 * 1024 * 1024
 #: ... or when a change has waited for it this long (seconds).
 _SEGMENT_AGE = 2.0
 
+#: A failed writing of job files is tried again after this long (seconds), or with the next change.
+_RETRY_AFTER = 10.0
+
 logger: logging.Logger = logging.getLogger(__name__)
 
 
@@ -83,6 +86,7 @@ class FileJobStore(JobStore):
         self._dirty: set[str] = set()
         self._unwritten: set[str] = set()
         self._timer: Timer | None = None
+        self._retrying = False
 
     @override
     def __repr__(self) -> str:
@@ -130,6 +134,8 @@ class FileJobStore(JobStore):
         if self._loop is not loop:
             self._loop, self._timer = loop, None
             self._turn, self._filing = asyncio.Lock(), asyncio.Lock()
+            # a commit that was under way may be on the disk, and is not in the table
+            self._unsure = self._unsure or bool(self._under_way)
             self._under_way.clear()
 
     @override
@@ -137,6 +143,7 @@ class FileJobStore(JobStore):
         self._require_open()
         if self._read_only:
             raise StoreReadOnlyError(f"{self!r} was opened for reading; nothing can be changed through it")
+        self._enter_loop()
         return await self._to_its_end(self._apply(changes, claim))
 
     @override
@@ -179,7 +186,6 @@ class FileJobStore(JobStore):
         return self._clock.now()
 
     async def _apply(self, changes: Sequence[Change], claim: Claim | None) -> Result:
-        self._enter_loop()
         async with self._turn:
             if self._unsure:
                 await self._load()
@@ -225,8 +231,13 @@ class FileJobStore(JobStore):
     def _write_job_files_soon(self) -> None:
         if self._directory.segment_size > _SEGMENT_SIZE and not self._filing.locked():
             self._start_writing_job_files()
-        elif self._timer is None:
-            self._timer = self._clock.call_later(_SEGMENT_AGE, self._start_writing_job_files)
+        elif self._timer is None or self._retrying:
+            self._set_timer(_SEGMENT_AGE)
+
+    def _set_timer(self, seconds: float, *, retrying: bool = False) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._retrying = self._clock.call_later(seconds, self._start_writing_job_files), retrying
 
     def _start_writing_job_files(self) -> None:
         if self._timer is not None:
@@ -250,9 +261,11 @@ class FileJobStore(JobStore):
                     jobs = [(job_id, self._table.get(job_id)) for job_id in self._unwritten]
                 await self._in_thread(lambda: self._directory.write_job_files(jobs, number))
                 self._unwritten = set()  # however this ends before, they are written the next time
-            except OSError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the journal has the jobs meanwhile
                 path = self._directory.path
                 logger.warning("the job files in %s could not be written, trying again later: %s", path, exc)
+                if self._timer is None and self._users:
+                    self._set_timer(_RETRY_AFTER, retrying=True)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something that goes on to its end even if the caller is cancelled."""
