@@ -95,7 +95,7 @@ async def test_deadline_of_the_handlers_own_passes_while_it_is_paused(manager: J
     assert len(reported) == 1
 
 
-async def test_wait_for_times_out_when_resumed(manager: JobManager) -> None:
+async def test_wait_for_times_out_when_resumed_at_the_latest(manager: JobManager) -> None:
     reported: list[str] = []
 
     @manager.handler
@@ -106,7 +106,9 @@ async def test_wait_for_times_out_when_resumed(manager: JobManager) -> None:
     await settled()
     await manager.pause_job(job.job_id)
     await asyncio.sleep(2 * SHORT)
-    await manager.resume_job(job.job_id)
+    # from Python 3.12 on it is made of asyncio.timeout, whose cancellation has its one step also while paused
+    if not (await manager.get_job_status(job.job_id)).finished:
+        await manager.resume_job(job.job_id)
 
     await soon(manager.wait_for_job(job.job_id))
     assert reported == ["left, timed out"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from typing_extensions import override
@@ -12,8 +13,10 @@ from openagents_json.job.storage.base import JobStore
 from openagents_json.job.storage.memory import MemoryJobStore
 from openagents_json.testing.machine import store_machine
 
+pytestmark = pytest.mark.timeout(300)
+
 PROGRAMS = settings(
-    max_examples=200,
+    max_examples=120,
     stateful_step_count=50,
     deadline=None,
     print_blob=True,
