@@ -23,18 +23,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import override
 
 from openagents_json.errors import ConfigurationError, StoreError, StoreReadOnlyError, StoreUnavailableError
-from openagents_json.job._clock import Clock, SystemClock
 from openagents_json.job.storage._directory import JobDirectory
-from openagents_json.job.storage._table import Table
-from openagents_json.job.storage.base import JobStore, StoreTraits
+from openagents_json.job.storage._tabled import TableStore
+from openagents_json.job.storage.base import StoreTraits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
-    from datetime import datetime
 
-    from openagents_json.job._changes import Change, Claim, Query, Result, Worker, WorkerState
-    from openagents_json.job._clock import Timer
-    from openagents_json.job._record import JobRecord
+    from openagents_json.job._changes import Change, Claim, Result
+    from openagents_json.job._clock import Clock, Timer
     from openagents_json.job.storage._jobfiles import SetAside
 
 T = TypeVar("T")
@@ -50,7 +47,7 @@ _RETRY_AFTER = 10.0
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-class FileJobStore(JobStore):
+class FileJobStore(TableStore):
     """Keep jobs in files. What a call acknowledged is on the disk.
 
     One process writes to a directory; others may read it beside (`read_only`). A restart after a crash resumes at
@@ -69,14 +66,12 @@ class FileJobStore(JobStore):
     """
 
     def __init__(self, storage_dir: str | Path, *, read_only: bool = False, clock: Clock | None = None) -> None:
-        super().__init__()
+        super().__init__(clock)
         if not str(storage_dir):
             raise ConfigurationError("storage_dir must be the path of a directory, not empty")
         self.traits: StoreTraits = StoreTraits(durable=True, shared=False, pushes=not read_only)
-        self._clock = clock or SystemClock()
         self._directory = JobDirectory(Path(storage_dir), read_only=read_only)
         self._read_only = read_only
-        self._table = Table()
         self._unsure = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
@@ -146,45 +141,6 @@ class FileJobStore(JobStore):
         self._enter_loop()
         return await self._to_its_end(self._apply(changes, claim))
 
-    @override
-    async def get(self, job_ids: Sequence[str]) -> list[JobRecord]:
-        await self._refresh()
-        return [job for job_id in job_ids if (job := self._table.get(job_id)) is not None]
-
-    @override
-    async def find(self, query: Query) -> list[JobRecord]:
-        await self._refresh()
-        return self._table.find(query)
-
-    @override
-    async def count(self, query: Query) -> int:
-        await self._refresh()
-        return self._table.count(query)
-
-    @override
-    async def register(self, worker: Worker) -> None:
-        self._require_open()
-        self._table.register(worker, self._clock.monotonic())
-
-    @override
-    async def beat(self, worker_id: str) -> bool:
-        self._require_open()
-        return self._table.beat(worker_id, self._clock.monotonic())
-
-    @override
-    async def unregister(self, worker_id: str) -> None:
-        self._require_open()
-        self._table.unregister(worker_id)
-
-    @override
-    async def workers(self) -> list[WorkerState]:
-        self._require_open()
-        return self._table.workers(self._clock.monotonic())
-
-    @override
-    def now(self) -> datetime:
-        return self._clock.now()
-
     async def _apply(self, changes: Sequence[Change], claim: Claim | None) -> Result:
         async with self._turn:
             if self._unsure:
@@ -206,6 +162,7 @@ class FileJobStore(JobStore):
         self._wake(wakeup)
         return plan.result
 
+    @override
     async def _refresh(self) -> None:
         self._require_open()
         if self._read_only:

@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from openagents_json.job._clock import Clock, SystemClock
-from openagents_json.job.storage._table import Table
-from openagents_json.job.storage.base import JobStore, StoreTraits
+from openagents_json.job.storage._tabled import TableStore
+from openagents_json.job.storage.base import StoreTraits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from openagents_json.job._changes import Change, Claim, Query, Result, Worker, WorkerState
-    from openagents_json.job._record import JobRecord
+    from openagents_json.job._changes import Change, Claim, Result
+    from openagents_json.job._clock import Clock
 
 
-class MemoryJobStore(JobStore):
+class MemoryJobStore(TableStore):
     """Keep jobs in memory. They outlive `close()` but not this object, and not the process.
 
     Args:
@@ -28,9 +26,7 @@ class MemoryJobStore(JobStore):
     traits: StoreTraits = StoreTraits(durable=False, shared=False, pushes=True)
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        super().__init__()
-        self._clock = clock or SystemClock()
-        self._table = Table()
+        super().__init__(clock)
 
     @override
     def __repr__(self) -> str:
@@ -50,42 +46,3 @@ class MemoryJobStore(JobStore):
         plan = self._table.plan(changes, claim, self._clock.now())
         self._wake(self._table.install(plan))
         return plan.result
-
-    @override
-    async def get(self, job_ids: Sequence[str]) -> list[JobRecord]:
-        self._require_open()
-        return [job for job_id in job_ids if (job := self._table.get(job_id)) is not None]
-
-    @override
-    async def find(self, query: Query) -> list[JobRecord]:
-        self._require_open()
-        return self._table.find(query)
-
-    @override
-    async def count(self, query: Query) -> int:
-        self._require_open()
-        return self._table.count(query)
-
-    @override
-    async def register(self, worker: Worker) -> None:
-        self._require_open()
-        self._table.register(worker, self._clock.monotonic())
-
-    @override
-    async def beat(self, worker_id: str) -> bool:
-        self._require_open()
-        return self._table.beat(worker_id, self._clock.monotonic())
-
-    @override
-    async def unregister(self, worker_id: str) -> None:
-        self._require_open()
-        self._table.unregister(worker_id)
-
-    @override
-    async def workers(self) -> list[WorkerState]:
-        self._require_open()
-        return self._table.workers(self._clock.monotonic())
-
-    @override
-    def now(self) -> datetime:
-        return self._clock.now()
