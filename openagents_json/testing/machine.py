@@ -102,7 +102,7 @@ _USUAL_SPEC = JobSpec(
 _CHOICES = st.integers(0, 2**16 - 1)
 
 #: How long a wake-up may be on its way, in real seconds.
-_WAKEUP_LIMIT = 5.0
+_WAKEUP_LIMIT = 30.0
 
 
 def store_machine(

@@ -20,6 +20,7 @@ PROGRAMS = settings(
     stateful_step_count=50,
     deadline=None,
     print_blob=True,
+    database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 
