@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 #: More of the first is better, and less of the others.
 Unit = Literal["jobs/s", "us", "ms", "bytes"]
 
-PAYLOAD = b'{"text":"%s"}' % (b"x" * 89)
+#: A hundred bytes; made anew for each job, as no two jobs share theirs.
+PAYLOAD = b'{"text":"%089d"}'
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ async def fill(store: JobStore, number: int) -> None:
     """Open a store and make jobs in it."""
     await store.open()
     for begin in range(0, number, 1000):
-        jobs = (a_job(f"job-{index}", payload=PAYLOAD) for index in range(begin, min(begin + 1000, number)))
+        jobs = (a_job(f"job-{index}", payload=PAYLOAD % index) for index in range(begin, min(begin + 1000, number)))
         await store.apply([adding(*jobs)])
 
 
@@ -205,7 +206,7 @@ def make_again(store: JobStore) -> JobStore:
 
 def measurements(*, quick: bool) -> list[Measurement]:
     """List what is measured."""
-    many, some, few, stored = (2000, 200, 50, 10_000) if quick else (20_000, 2000, 500, 100_000)
+    many, some, few, stored = (2000, 200, 50, 10_000) if quick else (10_000, 1000, 300, 100_000)
     return [
         Measurement("create, 1 caller", "jobs/s", partial(create, number=some, callers=1)),
         Measurement("create, 100 callers", "jobs/s", partial(create, number=many, callers=100)),
@@ -214,7 +215,7 @@ def measurements(*, quick: bool) -> list[Measurement]:
         Measurement("run_job, 100 callers", "jobs/s", partial(run_many, number=many, callers=100)),
         Measurement("create to result, one by one, median", "us", partial(latency, number=few)),
         Measurement(f"open {stored:,} jobs", "ms", partial(open_many, number=stored), in_memory=False),
-        Measurement("memory per waiting job", "bytes", partial(memory_of_waiting, number=stored // 5)),
+        Measurement("memory per waiting job", "bytes", partial(memory_of_waiting, number=stored // 10)),
     ]
 
 
@@ -274,13 +275,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--quick", action="store_true", help="fewer jobs and repetitions: a rough idea")
     parser.add_argument("--only", default="", metavar="TEXT", help="only measurements whose name contains this")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="how often (default: 5, quick: 2)")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="how often (default: 3, quick: 2)")
     parser.add_argument("--directory", metavar="DIR", default=tempfile.gettempdir(), help="where the files are")
     options = parser.parse_args()
     chosen = [one for one in measurements(quick=options.quick) if options.only in one.name]
     if not chosen:
         parser.error(f"no measurement's name contains {options.only!r}")
-    repetitions = options.repetitions or (2 if options.quick else 5)
+    repetitions = options.repetitions or (2 if options.quick else 3)
     with tempfile.TemporaryDirectory(dir=options.directory) as place:
         figures = asyncio.run(measure(chosen, repetitions, Path(place), quiet=options.json))
     if options.json:
