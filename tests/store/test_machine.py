@@ -16,7 +16,7 @@ from openagents_json.testing.machine import store_machine
 pytestmark = pytest.mark.timeout(300)
 
 PROGRAMS = settings(
-    max_examples=120,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     print_blob=True,
